@@ -1,0 +1,54 @@
+// The cached rows of one sequence: its lanes, how they grow, share, and are compacted. The only place that moves rows
+// or takes and returns pages.
+//
+// Memory is promised before it is needed (kv_reserve) and then never fails. `allowance` counts the pages that this
+// sequence may still take; the pool has promised as many. A lane needs pages_for(peak) pages that are its own, except
+// those that it shares and that can never be written again: the whole pages in front of the first row that can move
+// (`stable` rows: the first turn's prompt).
+#ifndef PITH_CACHE_KV_H
+#define PITH_CACHE_KV_H
+
+#include "cache/pool.h"
+
+typedef struct pith_kv {
+    pith_page_pool *pool;
+    const pith_allocator *alloc;
+    pith_lane *lanes;   // (n_layers, G)
+    pith_page_id *ids;  // (n_layers, G, cap_pages): memory of the lanes' page lists
+    uint32_t n_lanes;
+    uint32_t cap_pages; // per lane
+    uint32_t allowance; // pages that may still be taken
+    uint32_t n_held;    // pages with this sequence among their owners
+} pith_kv;
+
+// Empty lanes that can hold up to max_rows rows each.
+pith_status pith_kv_init(pith_kv *, pith_page_pool *, const pith_allocator *, uint32_t max_rows, pith_error *);
+void pith_kv_free(pith_kv *); // pages back, promise back
+
+// Pages that lanes with at most `peak` rows need in all: what admission compares with the pool.
+uint64_t pith_kv_pages_for(const pith_geometry *, uint32_t peak);
+
+// Makes sure that every lane can reach `peak` rows, whatever is compacted on the way; rows from `stable` on may move.
+// PITH_E_MEMORY, with the numbers of bytes, when the pool cannot promise that; then nothing has changed.
+pith_status pith_kv_reserve(pith_kv *, uint32_t peak, uint32_t stable, pith_error *);
+
+// Adds n rows to every lane, contents to be written by the step. Needs the reservation.
+void pith_kv_grow(pith_kv *, uint32_t n);
+
+// Drops the rows of every lane from row `n_rows` on; their pages stay allowed.
+void pith_kv_truncate(pith_kv *, uint32_t n_rows);
+
+// dst, initialised and empty, becomes a second owner of all pages of src. Both keep or get the allowance to reach
+// `peak` rows with pages of their own behind row `stable`. PITH_E_MEMORY as in reserve; then nothing has changed.
+pith_status pith_kv_fork(pith_kv *dst, pith_kv *src, uint32_t peak, uint32_t stable, pith_error *);
+
+// Keeps, of each lane of `layer`, the rows that are no candidates and the chosen candidates: keep (n_sets, n_keep) holds
+// ascending indices into the lane's part of scores->rows, one set for all lanes or one for each. Pages that are free
+// then are in the pool when this returns. scratch: as many entries as the longest lane has rows.
+void pith_kv_compact(pith_kv *, uint32_t layer, const pith_scores *scores, uint32_t n_sets, uint32_t n_keep,
+                     const uint32_t *keep, uint32_t *scratch);
+
+uint32_t pith_kv_rows(const pith_kv *); // of the longest lane
+static inline uint64_t pith_kv_bytes(const pith_kv *kv) { return (uint64_t)kv->n_held * kv->pool->pages.page_bytes; }
+
+#endif

@@ -1,0 +1,144 @@
+// The CPU backend's insides, shared by its files.
+//
+// A plan is a ggml graph. Norms, rotary embedding, activations and the products of prefill rows are ggml's nodes; what
+// touches the cache and the products of decode rows are custom nodes of ours (nodes.c). Values of all plans lie in one
+// compute buffer, since plans run one at a time.
+#ifndef PITH_CPU_CPU_H
+#define PITH_CPU_CPU_H
+
+#include <stdatomic.h>
+
+#include "cpu/backend.h"
+#include "cpu/events.h"
+#include "cpu/kernels.h"
+#include "cpu/product.h"
+#include "cpu/threads.h"
+#include "ggml-alloc.h"
+#include "ggml-cpu.h"
+#include "ggml.h"
+
+enum {
+    PREFILL_QUERY_ROWS = 32, // query rows that share one pass over a page in prefill
+    MAX_TYPES = 64,          // more than ggml has tensor types
+};
+
+// Attention's scratch of one thread, for up to n_rows query rows.
+typedef struct pith_cpu_scratch {
+    float *q;             // (n_rows, d), multiplied by 1/sqrt(d)
+    uint32_t *n_seen;     // (n_rows)
+    pith_partial sum;     // the merged parts
+    pith_partial part;    // the part just read
+    float *work;          // pith_attend_scratch(n_rows)
+} pith_cpu_scratch;
+
+typedef struct pith_cpu {
+    pith_backend base;
+    pith_ops ops; // base.ops points here
+    const pith_allocator *alloc;
+    const pith_cpu_kernels *kernels;
+    const pith_product *products[MAX_TYPES]; // by ggml type, NULL where there is none
+    pith_threads threads;
+
+    struct ggml_gallocr *values; // the compute buffer of all plans
+    size_t values_bytes;         // its size when the last plan was recorded: when it grows, older plans are stale
+    uint64_t generation;         // counts those growths
+    uint8_t *work;               // ggml's work buffer, (work_bytes)
+    size_t work_bytes;
+
+    pith_pages pages; // the pool's memory
+
+    uint8_t *scratch_memory; // all threads' attention scratch
+    size_t scratch_bytes;
+    pith_cpu_scratch scratch[PITH_MAX_THREADS];
+    // Parts of long lanes that several threads read at once: (max_split_tasks * max_parts) partials of g rows.
+    uint8_t *split_memory;
+    size_t split_bytes;
+    uint32_t max_parts;
+    pith_geometry geo;
+
+    // One custom node that runs any job of ours on the step's threads.
+    struct ggml_context *job_ctx;
+    struct ggml_cgraph *job_graph;
+    void (*job_fn)(struct pith_cpu *, int thread, uint32_t task, void *arg);
+    void *job_arg;
+    uint32_t job_tasks;
+    atomic_uint job_next;
+
+    // events_reserve
+    uint32_t event_n, event_slots;
+    uint8_t *event_memory;
+    size_t event_bytes;
+    uint32_t *event_rows;  // (G, event_n)
+    float *event_score;    // (H, event_n)
+    float *event_work;     // (threads, event_work_floats)
+    size_t event_work_floats;
+    uint32_t *event_u32;   // (threads, event_n)
+
+    void *sample_memory; // sample_reserve
+    size_t sample_bytes;
+} pith_cpu;
+
+// What a custom node of ours needs beside its source tensors.
+typedef struct pith_node {
+    struct pith_plan *plan;
+    const pith_product *product; // PACK, PRODUCT
+    uint32_t n;                  // PACK, PRODUCT: columns
+    size_t packed_bytes;         // PACK, PRODUCT: of one column
+    const pith_weight *weight;   // PRODUCT
+    const float *bias;           // PRODUCT: (M) or NULL
+    bool to_step;                // PRODUCT: write into the step's logits
+    uint32_t layer;              // APPEND, ATTEND, MERGE
+    atomic_uint next;            // next task to be claimed; 0 before a replay
+} pith_node;
+
+struct pith_plan {
+    pith_cpu *cpu;
+    pith_geometry geo;
+    pith_shape shape;
+    struct ggml_context *ctx;
+    struct ggml_cgraph *graph;
+    uint8_t *ctx_memory;
+    size_t ctx_bytes;
+    pith_node *nodes; // (cap_nodes)
+    uint32_t n_nodes, cap_nodes;
+    struct ggml_tensor *ids, *pos, *out; // inputs: (n), (n), (n_out)
+    // The last packed value: Q, K and V share one, gate and up another.
+    struct ggml_tensor *pack_of, *packed;
+    const pith_product *pack_by;
+    int32_t *inputs; // memory of ids, pos and out
+    const pith_step *step; // during replay
+    uint64_t generation;
+    size_t work_bytes;
+    bool failed;
+    pith_error error;
+};
+
+// Sizes that allocation and use share.
+static inline uint32_t pith_cpu_prefill_block(uint32_t g) { // tokens
+    return g < PREFILL_QUERY_ROWS ? PREFILL_QUERY_ROWS / g : 1;
+}
+static inline uint32_t pith_cpu_split_tasks(const pith_cpu *cpu) { return 4 * cpu->threads.max; } // (sequence, KV head)s
+static inline size_t pith_cpu_partial_floats(uint32_t n_q, uint32_t d) { // acc, m, l; a multiple of a cache line
+    return ((size_t)n_q * d + 2 * (size_t)n_q + 15) / 16 * 16;
+}
+
+// Runs fn for every task in [0, n) on the step's threads. Bodies on different tasks must not depend on one another.
+void pith_cpu_run(pith_cpu *, uint32_t n, void (*fn)(pith_cpu *, int thread, uint32_t task, void *arg), void *arg);
+
+// backend.c: one ggml graph on the threads that a step may use. `adaptive`: let the governor choose and learn.
+void pith_cpu_compute(pith_cpu *, struct ggml_cgraph *, bool adaptive);
+
+// nodes.c: bodies of the custom nodes.
+void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+void pith_node_append(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+void pith_node_attend(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+void pith_node_merge(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+
+// The parts of the operation table, each filled by its file.
+void pith_cpu_table_plan(pith_ops *);   // plan.c: recording and replay
+void pith_cpu_table_events(pith_ops *); // compress.c: the work around a compression
+
+static inline uint8_t *pith_align64(void *p) { return (uint8_t *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
+
+#endif

@@ -1,0 +1,197 @@
+// Bodies of the custom graph nodes. Every thread of the step runs a body; tasks are claimed from the node's counter,
+// so that a thread without a CPU holds nothing up but what it has claimed. Who claims what changes no bit: tasks write
+// disjoint outputs, and merging orders are fixed.
+#include <math.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+
+enum { PRODUCT_ROWS = 32 }; // weight rows of one claim: tens of kilobytes, much more than a claim costs
+
+static uint32_t claim(pith_node *node) { return atomic_fetch_add_explicit(&node->next, 1, memory_order_relaxed); }
+
+// ggml aligns values to 32 bytes, packed rows want a cache line: the tensor has room for the difference.
+static uint8_t *packed_rows(const struct ggml_tensor *packed) { return pith_align64(packed->data); }
+
+// dst: (n, packed bytes) from src 0: (n, K).
+void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
+    (void)ith, (void)nth;
+    pith_node *node = userdata;
+    const struct ggml_tensor *x = dst->src[0];
+    for (uint32_t c; (c = claim(node)) < node->n;)
+        node->product->pack(node->product, (const float *)x->data + (size_t)c * (size_t)x->ne[0],
+                            packed_rows(dst) + c * node->packed_bytes, x->ne[0]);
+}
+
+// dst: (n, M) from src 0: packed rows; weights (M, K).
+void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
+    (void)ith, (void)nth;
+    pith_node *node = userdata;
+    const pith_weight *w = node->weight;
+    const uint8_t *packed = packed_rows(dst->src[0]);
+    const size_t row_bytes = w->bytes / (size_t)w->ne[1];
+    const uint32_t n = node->n;
+    const int64_t m = w->ne[1];
+    float *y = node->to_step ? node->plan->step->logits : dst->data;
+
+    for (int64_t r0; (r0 = (int64_t)claim(node) * PRODUCT_ROWS) < m;) {
+        int64_t r1 = r0 + PRODUCT_ROWS < m ? r0 + PRODUCT_ROWS : m;
+        for (uint32_t c = 0; c < n; c += PITH_PRODUCT_MAX_COLUMNS) {
+            uint32_t cols = n - c < PITH_PRODUCT_MAX_COLUMNS ? n - c : PITH_PRODUCT_MAX_COLUMNS;
+            node->product->rows(node->product, w->data, row_bytes, w->ne[0], packed + c * node->packed_bytes, cols, r0, r1,
+                                y + (size_t)c * (size_t)m, (size_t)m);
+        }
+        if (node->bias)
+            for (uint32_t c = 0; c < n; c++)
+                for (int64_t r = r0; r < r1; r++) y[(size_t)c * (size_t)m + (size_t)r] += node->bias[r];
+    }
+}
+
+// Sources: q (n, H*d), k (n, G*d), v (n, G*d). A task is one token.
+void pith_node_append(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
+    (void)ith, (void)nth;
+    pith_node *node = userdata;
+    const pith_step *step = node->plan->step;
+    const pith_geometry *geo = &node->plan->geo;
+    const pith_cpu *cpu = node->plan->cpu;
+    const uint32_t d = geo->head_dim;
+    const float *q = dst->src[0]->data, *k = dst->src[1]->data, *v = dst->src[2]->data;
+
+    for (uint32_t t; (t = claim(node)) < node->plan->shape.n_tokens;) {
+        const pith_segment *seg = &step->segments[node->plan->shape.cls == PITH_CLASS_DECODE ? t : 0];
+        for (uint32_t h = 0; h < geo->n_kv_heads; h++) {
+            const pith_lane *lane = &seg->lanes[pith_lane_index(geo, node->layer, h)];
+            uint32_t row = lane->n_rows - seg->n_tokens + (t - seg->first);
+            size_t at = ((size_t)t * geo->n_kv_heads + h) * d;
+            pith_append_row(cpu->kernels, &cpu->pages, lane, row, k + at, v + at, step->pos[t]);
+        }
+        if (step->slot[t] >= 0) {
+            size_t q_floats = (size_t)geo->n_heads * d;
+            size_t slot = (size_t)node->layer * seg->window->cap + (size_t)step->slot[t];
+            memcpy(seg->window->q + slot * q_floats, q + t * q_floats, q_floats * sizeof(float));
+        }
+    }
+}
+
+// Copies the g query heads of KV head h for tokens [t0, t1) into scratch, scaled.
+static void load_queries(const pith_geometry *geo, const float *q, uint32_t h, uint32_t t0, uint32_t t1, float *out) {
+    const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads;
+    const float scale = 1.0f / sqrtf((float)d);
+    for (uint32_t t = t0; t < t1; t++) {
+        const float *from = q + ((size_t)t * geo->n_heads + (size_t)h * g) * d;
+        for (size_t i = 0; i < (size_t)g * d; i++) *out++ = from[i] * scale;
+    }
+}
+
+// Reads parts [0, n_parts) of the lane in ascending order into `sum`.
+static void attend_parts(const pith_cpu *cpu, const pith_lane *lane, uint32_t n_parts, uint32_t n_q, uint32_t d,
+                         const pith_cpu_scratch *s) {
+    pith_attend_part(cpu->kernels, &cpu->pages, lane, 0, s->q, d, n_q, s->n_seen, s->sum, s->work);
+    for (uint32_t part = 1; part < n_parts; part++) {
+        pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, n_q, s->n_seen, s->part, s->work);
+        pith_attend_merge(cpu->kernels, n_q, d, s->sum, s->part);
+    }
+}
+
+static uint32_t parts_of(uint32_t n_rows) { return (n_rows + PITH_PART_ROWS - 1) / PITH_PART_ROWS; }
+
+// With few (sequence, KV head) pairs the parts of a lane go to different threads and a second node merges them.
+static bool is_split(const struct pith_plan *plan) {
+    return plan->shape.cls == PITH_CLASS_DECODE &&
+           plan->shape.n_tokens * plan->geo.n_kv_heads <= pith_cpu_split_tasks(plan->cpu);
+}
+
+static pith_partial split_partial(const pith_cpu *cpu, uint32_t lane_task, uint32_t part) {
+    const uint32_t g = cpu->geo.n_heads / cpu->geo.n_kv_heads, d = cpu->geo.head_dim;
+    size_t floats = pith_cpu_partial_floats(g, d);
+    float *at = (float *)(void *)cpu->split_memory + ((size_t)lane_task * cpu->max_parts + part) * floats;
+    return (pith_partial){.acc = at, .m = at + (size_t)g * d, .l = at + (size_t)g * d + g};
+}
+
+static void attend_decode(struct ggml_tensor *dst, int ith, pith_node *node) {
+    const struct pith_plan *plan = node->plan;
+    const pith_geometry *geo = &plan->geo;
+    pith_cpu *cpu = plan->cpu;
+    pith_cpu_scratch *s = &cpu->scratch[ith];
+    const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads;
+    const float *q = dst->src[1]->data;
+    const bool split = is_split(plan);
+
+    uint32_t task = claim(node), index = 0; // index counts the tasks in front of the lane at hand
+    for (uint32_t t = 0; t < plan->shape.n_tokens; t++)
+        for (uint32_t h = 0; h < geo->n_kv_heads; h++) {
+            const pith_lane *lane = &plan->step->segments[t].lanes[pith_lane_index(geo, node->layer, h)];
+            const uint32_t n_parts = parts_of(lane->n_rows), n_tasks = split ? n_parts : 1;
+            bool loaded = false;
+            for (; task < index + n_tasks; task = claim(node)) {
+                if (!loaded) {
+                    load_queries(geo, q, h, t, t + 1, s->q);
+                    for (uint32_t a = 0; a < g; a++) s->n_seen[a] = lane->n_rows;
+                    loaded = true;
+                }
+                if (split) {
+                    pith_attend_part(cpu->kernels, &cpu->pages, lane, task - index, s->q, d, g, s->n_seen,
+                                     split_partial(cpu, t * geo->n_kv_heads + h, task - index), s->work);
+                } else {
+                    attend_parts(cpu, lane, n_parts, g, d, s);
+                    pith_attend_finish(g, d, s->sum, (float *)dst->data + ((size_t)t * geo->n_heads + h * g) * d, d);
+                }
+            }
+            index += n_tasks;
+        }
+}
+
+// A task is a KV head and a block of tokens, whose query rows share one pass over the pages.
+static void attend_prefill(struct ggml_tensor *dst, int ith, pith_node *node) {
+    const struct pith_plan *plan = node->plan;
+    const pith_geometry *geo = &plan->geo;
+    pith_cpu *cpu = plan->cpu;
+    pith_cpu_scratch *s = &cpu->scratch[ith];
+    const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads, n = plan->shape.n_tokens;
+    const uint32_t block = pith_cpu_prefill_block(g), n_blocks = (n + block - 1) / block;
+    const float *q = dst->src[1]->data;
+
+    for (uint32_t task; (task = claim(node)) < n_blocks * geo->n_kv_heads;) {
+        // Late blocks see the most rows: the long tasks go first.
+        const uint32_t h = task % geo->n_kv_heads, b = n_blocks - 1 - task / geo->n_kv_heads;
+        const uint32_t t0 = b * block, t1 = t0 + block < n ? t0 + block : n;
+        const pith_lane *lane = &plan->step->segments[0].lanes[pith_lane_index(geo, node->layer, h)];
+        load_queries(geo, q, h, t0, t1, s->q);
+        for (uint32_t t = t0; t < t1; t++)
+            for (uint32_t a = 0; a < g; a++) s->n_seen[(t - t0) * g + a] = lane->n_rows - n + t + 1;
+        attend_parts(cpu, lane, parts_of(lane->n_rows - n + t1), (t1 - t0) * g, d, s);
+        for (uint32_t t = t0; t < t1; t++) {
+            pith_partial rows = {s->sum.acc + (size_t)(t - t0) * g * d, s->sum.m + (t - t0) * g, s->sum.l + (t - t0) * g};
+            pith_attend_finish(g, d, rows, (float *)dst->data + ((size_t)t * geo->n_heads + h * g) * d, d);
+        }
+    }
+}
+
+// Sources: the append node (for the order), q (n, H*d). dst: (n, H*d).
+void pith_node_attend(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
+    (void)nth;
+    pith_node *node = userdata;
+    if (node->plan->shape.cls == PITH_CLASS_DECODE) attend_decode(dst, ith, node);
+    else attend_prefill(dst, ith, node);
+}
+
+// In place on the attend node's result, where its lanes were split. A task is one (sequence, KV head).
+void pith_node_merge(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
+    (void)nth;
+    pith_node *node = userdata;
+    const struct pith_plan *plan = node->plan;
+    if (!is_split(plan)) return;
+    const pith_geometry *geo = &plan->geo;
+    const pith_cpu *cpu = plan->cpu;
+    const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads;
+
+    for (uint32_t task; (task = claim(node)) < plan->shape.n_tokens * geo->n_kv_heads;) {
+        const uint32_t t = task / geo->n_kv_heads, h = task % geo->n_kv_heads;
+        const pith_lane *lane = &plan->step->segments[t].lanes[pith_lane_index(geo, node->layer, h)];
+        pith_partial sum = split_partial(cpu, task, 0);
+        for (uint32_t part = 1; part < parts_of(lane->n_rows); part++)
+            pith_attend_merge(cpu->kernels, g, d, sum, split_partial(cpu, task, part));
+        pith_attend_finish(g, d, sum, (float *)dst->data + ((size_t)t * geo->n_heads + h * g) * d, d);
+    }
+    (void)ith;
+}

@@ -1,0 +1,148 @@
+// Life of an engine: what is allocated once.
+#define _GNU_SOURCE // sysconf's page counts
+#include "engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "cpu/backend.h"
+
+enum { DEFAULT_CHUNK = 256, MAX_CHUNK = 4096, MAX_SEQUENCES = 1024 };
+
+void pith_engine_params_init(pith_engine_params *params) { *params = (pith_engine_params){.max_sequences = 1}; }
+
+// Pages of the pool: what the caller asks for, else full contexts for all sequences within half of the memory that is
+// available.
+static uint32_t pool_pages(const pith_engine_params *params, const pith_geometry *geo, uint32_t n_ctx) {
+    uint64_t bytes = params->kv_budget_bytes;
+    if (bytes == 0) {
+        long pages = sysconf(_SC_AVPHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+        uint64_t half = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size / 2 : UINT64_MAX;
+        bytes = pith_kv_pages_for(geo, n_ctx) * pith_page_bytes(geo) * params->max_sequences;
+        if (bytes > half) bytes = half;
+    }
+    uint64_t n = bytes / pith_page_bytes(geo);
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+static pith_status check(const pith_engine_params *params, const pith_config *config, pith_error *err) {
+    if (params->device && strcmp(params->device, "cpu") != 0)
+        return pith_fail(err, PITH_E_UNSUPPORTED, "device %.40s: this build has cpu only", params->device);
+    if (params->max_sequences < 1 || params->max_sequences > MAX_SEQUENCES)
+        return pith_fail(err, PITH_E_ARG, "sequences: expected 1 to %d, found %u", MAX_SEQUENCES, params->max_sequences);
+    if (params->kv_type != PITH_KV_F16 && params->kv_type != PITH_KV_F32)
+        return pith_fail(err, PITH_E_ARG, "cache type: expected f16 or f32, found %d", (int)params->kv_type);
+    if (params->chunk % 64 != 0 || params->chunk > MAX_CHUNK)
+        return pith_fail(err, PITH_E_ARG, "chunk: expected a multiple of 64 up to %d, found %u", MAX_CHUNK, params->chunk);
+    if (params->n_ctx > config->n_ctx)
+        return pith_fail(err, PITH_E_ARG, "context: the model has %u positions, asked for %u", config->n_ctx,
+                         params->n_ctx);
+    return PITH_OK;
+}
+
+pith_status pith_engine_new(const pith_model *model, const pith_engine_params *params, pith_engine **out,
+                            pith_error *err) {
+    *out = NULL;
+    const pith_config *c = pith_model_config(model);
+    pith_status status = check(params, c, err);
+    if (status != PITH_OK) return status;
+
+    pith_engine *e = pith_new(params->alloc, 1, sizeof *e);
+    if (!e) return pith_fail(err, PITH_E_MEMORY, "no memory for an engine");
+    e->model = model, e->alloc = params->alloc;
+    e->n_ctx = params->n_ctx ? params->n_ctx : c->n_ctx;
+    e->max_sequences = params->max_sequences;
+    e->chunk = params->chunk ? params->chunk : DEFAULT_CHUNK;
+    e->n_threads = params->n_threads ? params->n_threads : pith_cpu_default_threads();
+    e->geo = (pith_geometry){.n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
+                             .head_dim = c->head_dim, .elt_bytes = params->kv_type == PITH_KV_F32 ? 4 : 2};
+
+    const uint32_t n_inputs = e->max_sequences > e->chunk ? e->max_sequences : e->chunk;
+    e->sequences = pith_new(e->alloc, e->max_sequences, sizeof(void *));
+    e->decoding = pith_new(e->alloc, e->max_sequences, sizeof(void *));
+    e->segments = pith_new(e->alloc, e->max_sequences, sizeof *e->segments);
+    e->decode_plans = pith_new(e->alloc, e->max_sequences, sizeof(void *));
+    e->decode_logits = pith_new(e->alloc, (size_t)e->max_sequences * c->n_vocab, sizeof(float));
+    e->prefill_logits = pith_new(e->alloc, c->n_vocab, sizeof(float));
+    e->ids = pith_new(e->alloc, 3 * (size_t)n_inputs, sizeof *e->ids);
+    if (!e->sequences || !e->decoding || !e->segments || !e->decode_plans || !e->decode_logits || !e->prefill_logits ||
+        !e->ids) {
+        status = pith_fail(err, PITH_E_MEMORY, "no memory for an engine of %u sequences", e->max_sequences);
+        goto failed;
+    }
+    e->pos = e->ids + n_inputs;
+    e->slot = e->pos + n_inputs;
+
+    pith_cpu_params cpu = {.n_threads = e->n_threads, .max_rows = e->n_ctx, .disabled = getenv("PITH_DISABLE_CPU"),
+                           .alloc = e->alloc};
+    if ((status = pith_cpu_create(&e->geo, &cpu, &e->backend, err)) != PITH_OK) goto failed;
+    if ((status = e->backend->ops->sample_reserve(e->backend, c->n_vocab, err)) != PITH_OK) goto failed;
+    uint32_t n_pages = pool_pages(params, &e->geo, e->n_ctx);
+    if ((status = pith_pool_init(&e->pool, e->backend, e->alloc, &e->geo, n_pages, err)) != PITH_OK) goto failed;
+    // The largest plans first: smaller ones then fit into the memory that these need.
+    if ((status = pith_engine_prefill_plan(e, e->chunk, NULL, err)) != PITH_OK) goto failed;
+    if ((status = pith_engine_decode_plan(e, e->max_sequences, err)) != PITH_OK) goto failed;
+    *out = e;
+    return PITH_OK;
+
+failed:
+    pith_engine_free(e);
+    return status;
+}
+
+void pith_engine_free(pith_engine *e) {
+    if (!e) return;
+    while (e->n_sequences > 0) pith_sequence_free(e->sequences[e->n_sequences - 1]);
+    for (uint32_t i = 0; e->decode_plans && i < e->max_sequences; i++)
+        if (e->decode_plans[i]) e->backend->ops->plan_free(e->decode_plans[i]);
+    for (uint32_t i = 0; i < PREFILL_PLANS; i++)
+        if (e->prefill_plans[i].plan) e->backend->ops->plan_free(e->prefill_plans[i].plan);
+    pith_pool_free(&e->pool);
+    if (e->backend) e->backend->ops->free(e->backend);
+
+    const uint32_t n_inputs = e->max_sequences > e->chunk ? e->max_sequences : e->chunk;
+    const uint32_t n_vocab = pith_model_config(e->model)->n_vocab;
+    pith_delete(e->alloc, e->sequences, e->max_sequences, sizeof(void *));
+    pith_delete(e->alloc, e->decoding, e->max_sequences, sizeof(void *));
+    pith_delete(e->alloc, e->segments, e->max_sequences, sizeof *e->segments);
+    pith_delete(e->alloc, e->decode_plans, e->max_sequences, sizeof(void *));
+    pith_delete(e->alloc, e->decode_logits, (size_t)e->max_sequences * n_vocab, sizeof(float));
+    pith_delete(e->alloc, e->prefill_logits, n_vocab, sizeof(float));
+    pith_delete(e->alloc, e->ids, 3 * (size_t)n_inputs, sizeof *e->ids);
+    pith_delete(e->alloc, e->keep, (size_t)e->geo.n_kv_heads * e->keep_cap, sizeof *e->keep);
+    pith_delete(e->alloc, e->rows, e->rows_cap, sizeof *e->rows);
+    pith_delete(e->alloc, e->kept, e->rows_cap, sizeof *e->kept);
+    pith_delete(e->alloc, e, 1, sizeof *e);
+}
+
+void pith_engine_describe(const pith_engine *e, pith_engine_info *out) {
+    const uint64_t page = e->pool.pages.page_bytes;
+    *out = (pith_engine_info){
+        .n_threads = e->n_threads,
+        .n_ctx = e->n_ctx,
+        .page_rows = PITH_PAGE_ROWS,
+        .page_bytes = page,
+        .pool_bytes = e->pool.n_pages * page,
+        .pool_used_bytes = (e->pool.n_pages - e->pool.n_free) * page,
+        .row_bytes = pith_row_bytes(&e->geo) * pith_n_lanes(&e->geo),
+    };
+    strncpy(out->isa, e->backend->ops->isa(e->backend), sizeof out->isa - 1);
+}
+
+pith_status pith_peak_bytes(const pith_engine *e, const char *policy, uint32_t n_prompt, uint32_t max_new,
+                            uint64_t *bytes, pith_error *err) {
+    pith_spec spec;
+    pith_status status = pith_spec_parse(policy, &spec, err);
+    if (status != PITH_OK) return status;
+    pith_policy_state fresh = {0};
+    *bytes = pith_kv_pages_for(&e->geo, spec.policy->peak_rows(&spec.params, &fresh, 0, n_prompt, max_new)) *
+             e->pool.pages.page_bytes;
+    return PITH_OK;
+}
+
+void pith_engine_on_compress(pith_engine *e, pith_event_fn fn, void *ctx) {
+    e->on_compress = fn;
+    e->on_compress_ctx = ctx;
+}

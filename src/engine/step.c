@@ -1,0 +1,212 @@
+// The step: draw a token for every sequence that has logits, decode all of them as one batch, compress what is due,
+// prefill one chunk.
+//
+// Draws come first because the logits lie in memory that the step's plans write again. Prefill comes last so that a
+// running answer waits for at most one chunk.
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "engine/engine.h"
+
+// ----------------------------------------------------------------------------------------------------- plans
+
+pith_status pith_engine_decode_plan(pith_engine *e, uint32_t n, pith_error *err) {
+    pith_plan **plan = &e->decode_plans[n - 1];
+    if (*plan && !e->backend->ops->plan_is_stale(*plan)) return PITH_OK;
+    if (*plan) e->backend->ops->plan_free(*plan);
+    pith_shape shape = {.cls = PITH_CLASS_DECODE, .n_tokens = n, .n_out = n};
+    return pith_forward_record(e->model, e->backend, &e->geo, &shape, plan, err);
+}
+
+// Prefill shapes vary with the prompts' lengths: the least recently used one makes room.
+pith_status pith_engine_prefill_plan(pith_engine *e, uint32_t n, pith_plan **out, pith_error *err) {
+    pith_prefill_plan *entry = &e->prefill_plans[0];
+    for (uint32_t i = 0; i < PREFILL_PLANS; i++) {
+        pith_prefill_plan *p = &e->prefill_plans[i];
+        if (p->plan && p->shape.n_tokens == n) {
+            entry = p;
+            break;
+        }
+        if (!p->plan || (entry->plan && p->used < entry->used)) entry = p;
+    }
+    if (entry->plan && (entry->shape.n_tokens != n || e->backend->ops->plan_is_stale(entry->plan))) {
+        e->backend->ops->plan_free(entry->plan);
+        entry->plan = NULL;
+    }
+    entry->used = e->n_steps;
+    if (!entry->plan) {
+        entry->shape = (pith_shape){.cls = PITH_CLASS_PREFILL, .n_tokens = n, .n_out = 1};
+        pith_status status = pith_forward_record(e->model, e->backend, &e->geo, &entry->shape, &entry->plan, err);
+        if (status != PITH_OK) return status;
+    }
+    if (out) *out = entry->plan;
+    return PITH_OK;
+}
+
+// ------------------------------------------------------------------------------------------------- compression
+
+static void report(pith_engine *e, pith_sequence *s, uint32_t layer, int32_t head, uint32_t rows_before) {
+    const pith_lane *lane = &s->kv.lanes[pith_lane_index(&e->geo, layer, head < 0 ? 0 : (uint32_t)head)];
+    for (uint32_t row = 0; row < lane->n_rows; row++) e->kept[row] = *pith_lane_pos(&e->pool.pages, lane, row);
+    pith_compress_event event = {
+        .seq = s,
+        .step = s->n_cached - pith_sequence_prompt_below(s, s->n_cached),
+        .layer = layer,
+        .head = head,
+        .rows_before = rows_before,
+        .rows_after = lane->n_rows,
+        .kept = e->kept,
+    };
+    e->on_compress(e->on_compress_ctx, &event);
+}
+
+static void compress(pith_engine *e, pith_sequence *s) {
+    const double start = pith_seconds();
+    const pith_policy *policy = s->spec.policy;
+    const size_t window_floats = (size_t)s->window.cap * e->geo.n_heads * e->geo.head_dim;
+    for (uint32_t layer = 0; layer < e->geo.n_layers; layer++) {
+        const pith_lane *lanes = &s->kv.lanes[pith_lane_index(&e->geo, layer, 0)];
+        const uint32_t rows_before = lanes->n_rows;
+        pith_event event = {
+            .backend = e->backend,
+            .pages = &e->pool.pages,
+            .lanes = lanes,
+            .window = s->window.cap > 0 ? s->window.q + layer * window_floats : NULL,
+            .protect = s->prompts,
+            .n_protect = s->n_prompts,
+            .layer = layer,
+            .keep = e->keep,
+        };
+        policy->select(&s->spec.params, &s->state, &event);
+        pith_kv_compact(&s->kv, layer, &event.scores, event.n_sets, event.n_keep, event.keep, e->rows);
+        if (!e->on_compress) continue;
+        if (event.n_sets == 1) report(e, s, layer, -1, rows_before);
+        else
+            for (uint32_t h = 0; h < e->geo.n_kv_heads; h++) report(e, s, layer, (int32_t)h, rows_before);
+    }
+    policy->settle(&s->spec.params, &s->state);
+    s->n_compressions++;
+    s->compress_s += pith_seconds() - start;
+}
+
+// ------------------------------------------------------------------------------------------------------ decode
+
+static pith_token draw(pith_engine *e, pith_sequence *s) {
+    if (s->forced >= 0) {
+        pith_token token = s->forced;
+        s->forced = -1;
+        return token;
+    }
+    const pith_sampling *p = &s->params.sampling;
+    pith_draw how = {p->temperature, p->top_k, p->top_p, p->min_p, pith_uniform(p->seed, p->stream, s->n_tokens)};
+    return e->backend->ops->sample(e->backend, s->logits, pith_model_config(e->model)->n_vocab, &how);
+}
+
+// Adds the next token to the timeline; true when it wants a row in the cache.
+static bool take_token(pith_engine *e, pith_sequence *s) {
+    pith_token token = draw(e, s);
+    s->tokens[s->n_tokens++] = token;
+    s->n_generated++;
+    if (!s->params.ignore_end && pith_token_ends(e->model, token)) s->phase = PITH_STOPPED;
+    else if (s->n_generated >= s->turn_limit) s->phase = PITH_LENGTH;
+    else s->phase = PITH_DECODE;
+    return s->phase == PITH_DECODE;
+}
+
+// The last turn's final token was drawn and never read: it comes before the new prompt, as the decode row it is.
+static bool has_pending_token(const pith_sequence *s) {
+    return s->phase == PITH_PREFILL && s->n_cached < (uint32_t)s->prompts[s->n_prompts - 1].begin;
+}
+
+static void note_peak(pith_sequence *s) {
+    const uint32_t rows = pith_kv_rows(&s->kv);
+    const uint64_t bytes = pith_kv_bytes(&s->kv);
+    if (rows > s->rows_peak) s->rows_peak = rows;
+    if (bytes > s->bytes_peak) s->bytes_peak = bytes;
+}
+
+static pith_status decode(pith_engine *e, pith_error *err) {
+    const double start = pith_seconds();
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->n_sequences; i++) {
+        pith_sequence *s = e->sequences[i];
+        const bool draws = s->phase == PITH_READY || s->phase == PITH_DECODE;
+        if (draws ? take_token(e, s) : has_pending_token(s)) e->decoding[n++] = s;
+    }
+    if (n == 0) return PITH_OK;
+    pith_status status = pith_engine_decode_plan(e, n, err);
+    if (status != PITH_OK) return status;
+
+    for (uint32_t i = 0; i < n; i++) {
+        pith_sequence *s = e->decoding[i];
+        e->ids[i] = s->tokens[s->n_cached];
+        e->pos[i] = (int32_t)s->n_cached;
+        e->slot[i] = s->spec.policy->observe(&s->spec.params, &s->state);
+        pith_kv_grow(&s->kv, 1);
+        e->segments[i] = (pith_segment){.lanes = s->kv.lanes, .window = &s->window, .first = i, .n_tokens = 1};
+        note_peak(s);
+    }
+    const pith_step step = {e->ids, e->pos, e->slot, e->segments, n, e->decode_logits};
+    e->backend->ops->replay(e->decode_plans[n - 1], &step);
+
+    const size_t n_vocab = pith_model_config(e->model)->n_vocab;
+    for (uint32_t i = 0; i < n; i++) {
+        pith_sequence *s = e->decoding[i];
+        s->logits = s->phase == PITH_DECODE ? e->decode_logits + i * n_vocab : NULL;
+        s->n_cached++;
+        s->spec.policy->advance(&s->spec.params, &s->state);
+        if (s->spec.policy->due(&s->spec.params, &s->state)) compress(e, s);
+    }
+    const double seconds = pith_seconds() - start;
+    for (uint32_t i = 0; i < n; i++) e->decoding[i]->decode_s += seconds;
+    return PITH_OK;
+}
+
+// ----------------------------------------------------------------------------------------------------- prefill
+
+// Chunk borders lie at multiples of the chunk in the sequence's own positions: a row's chunk does not depend on what
+// was shared or when the prompt came.
+static pith_status prefill(pith_engine *e, pith_error *err) {
+    pith_sequence *s = NULL;
+    for (uint32_t i = 0; i < e->n_sequences && !s; i++)
+        if (e->sequences[i]->phase == PITH_PREFILL && !has_pending_token(e->sequences[i])) s = e->sequences[i];
+    if (!s) return PITH_OK;
+
+    const double start = pith_seconds();
+    const pith_span prompt = s->prompts[s->n_prompts - 1];
+    const uint32_t first = s->n_cached, border = (first / e->chunk + 1) * e->chunk;
+    const uint32_t end = border < s->n_tokens ? border : s->n_tokens, n = end - first;
+    pith_plan *plan;
+    pith_status status = pith_engine_prefill_plan(e, n, &plan, err);
+    if (status != PITH_OK) return status;
+
+    for (uint32_t t = 0; t < n; t++) {
+        e->ids[t] = s->tokens[first + t];
+        e->pos[t] = (int32_t)(first + t);
+        e->slot[t] = s->spec.policy->observe_prompt(&s->spec.params, &s->state, first + t - (uint32_t)prompt.begin,
+                                                    (uint32_t)(prompt.end - prompt.begin));
+    }
+    pith_kv_grow(&s->kv, n);
+    note_peak(s);
+    e->segments[0] = (pith_segment){.lanes = s->kv.lanes, .window = &s->window, .first = 0, .n_tokens = n};
+    const pith_step step = {e->ids, e->pos, e->slot, e->segments, 1, e->prefill_logits};
+    e->backend->ops->replay(plan, &step);
+
+    s->n_cached = end;
+    if (end == s->n_tokens) s->phase = PITH_READY, s->logits = e->prefill_logits;
+    s->prefill_s += pith_seconds() - start;
+    return PITH_OK;
+}
+
+pith_status pith_engine_step(pith_engine *e, uint32_t *n_active, pith_error *err) {
+    e->n_steps++;
+    pith_status status = decode(e, err);
+    if (status == PITH_OK) status = prefill(e, err);
+    *n_active = 0;
+    for (uint32_t i = 0; i < e->n_sequences; i++) {
+        const pith_phase phase = e->sequences[i]->phase;
+        *n_active += phase == PITH_PREFILL || phase == PITH_READY || phase == PITH_DECODE;
+    }
+    return status;
+}
