@@ -10,7 +10,7 @@ __attribute__((format(printf, 4, 0))) static pith_status fill(pith_error *err, p
         err->offset = offset;
         vsnprintf(err->msg, sizeof err->msg, fmt, args);
         for (char *c = err->msg; *c; c++)
-            if (*c == '\n' || *c == '\r') *c = ' '; // names inside the message may come from a damaged file
+            if ((unsigned char)*c < ' ' || *c == 0x7f) *c = ' '; // names inside may come from a damaged file
     }
     return status;
 }

@@ -35,9 +35,9 @@ pith_status pith_forward_record(const pith_model *model, pith_backend *backend, 
 
         // feed-forward
         h = op->rms_norm(plan, x, layer->ffn_norm, c->rms_eps);
-        pith_value *gate = op->product(plan, layer->gate, h, NULL); // (n, F)
-        pith_value *up = op->product(plan, layer->up, h, NULL);     // (n, F)
-        x = op->add(plan, x, op->product(plan, layer->down, op->swiglu(plan, gate, up), NULL));
+        pith_value *gate = op->product(plan, layer->gate, h, layer->bgate); // (n, F)
+        pith_value *up = op->product(plan, layer->up, h, layer->bup);       // (n, F)
+        x = op->add(plan, x, op->product(plan, layer->down, op->swiglu(plan, gate, up), layer->bdown));
     }
     if (shape->n_out > 0) op->logits(plan, w->head, op->rms_norm(plan, x, w->norm, c->rms_eps));
 

@@ -1,0 +1,96 @@
+# Pith. `make help` lists what can be asked for. CMake compiles, scripts/ fetch and set up; this file says in which order.
+#
+# Variants never share objects: build/release, build/asan, build/clang, build/fuzz. All share build/llama.
+
+JOBS         ?= $(shell nproc)
+PREFIX       ?= /usr/local
+FUZZ_SECONDS ?= 60
+LLAMA        := $(abspath $(or $(PITH_LLAMA_CPP),third_party/llama.cpp))
+TINYLLAMA    := models/tinyllama-1.1b-chat.gguf
+
+CONFIGURE    := cmake -S . -DPITH_LLAMA_CPP=$(LLAMA)
+COMPILE      := env -u MAKEFLAGS -u MAKELEVEL cmake --build
+PEER         := -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF \
+    -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_ALL_WARNINGS=OFF
+NEON_FLAGS   := -std=gnu11 -O3 -Wall -Wextra -Wshadow -Wconversion -Werror -ffp-contract=off -fno-math-errno \
+    -fno-trapping-math -static -Iinclude -Isrc -Itests -Itests/neon
+TESTS        := ctest --output-on-failure --no-tests=error -j $(JOBS) --test-dir
+
+.PHONY: all build demo test check test-isa test-neon asan lint fuzz bench install clean distclean help \
+        ready-to-build ready-to-test
+.NOTPARALLEL:
+
+all: build ## the same as build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: ready-to-build ## build/pith, after whatever set-up is missing
+	@$(CONFIGURE) -B build/release > build/configure.log
+	@$(COMPILE) build/release -j $(JOBS) --target pith_program
+	@ln -sfn release/pith build/pith
+
+demo: build ## a small chat model answers with RPC on (fetches 323 MB once)
+	@scripts/fetch_tinyllama.sh
+	build/pith run --model $(TINYLLAMA) --policy rpc:p=64,r=16,c=4 -n 224 --seed 1 \
+	    -p "Explain step by step why the sky is blue at noon and red in the evening."
+
+test: lint check test-isa test-neon asan ## all of these, after whatever set-up is missing:
+
+lint: ready-to-test ## compiled by clang too, with all warnings as errors
+	@CC=clang CXX=clang++ $(CONFIGURE) -B build/clang -DPITH_TESTS=ON > build/configure.log
+	@$(COMPILE) build/clang -j $(JOBS)
+
+check: ready-to-test build ## the test suite, as released
+	@$(CONFIGURE) -B build/release -DPITH_TESTS=ON > build/configure.log
+	@$(COMPILE) build/release -j $(JOBS)
+	@$(TESTS) build/release
+
+test-isa: check ## the suite again without AVX-512, then without AVX2
+	PITH_DISABLE_CPU=avx512 $(TESTS) build/release
+	PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) build/release
+
+test-neon: ready-to-test ## the kernels' test, compiled for 64-bit ARM, in an emulator
+	@mkdir -p build/neon
+	aarch64-linux-gnu-gcc $(NEON_FLAGS) src/base/*.c src/cpu/kernels*.c src/cpu/cpuid.c \
+	    src/cpu/rows.c src/cpu/attend.c src/cpu/events.c tests/test_kernels.c -o build/neon/test_kernels -lm
+	qemu-aarch64 build/neon/test_kernels
+
+asan: ready-to-test ## the suite with AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(CONFIGURE) -B build/asan -DPITH_TESTS=ON -DPITH_SANITIZE=address,undefined > build/configure.log
+	@$(COMPILE) build/asan -j $(JOBS)
+	@$(TESTS) build/asan
+
+fuzz: ready-to-test ## each fuzz target for FUZZ_SECONDS (60); finds go to build/fuzz
+	@CC=clang CXX=clang++ $(CONFIGURE) -B build/fuzz -DPITH_FUZZ=ON -DPITH_SANITIZE=address,undefined > build/configure.log
+	@$(COMPILE) build/fuzz -j $(JOBS)
+	@set -e; for target in build/fuzz/tests/fuzz_*; do \
+	    name=$${target##*/fuzz_}; finds=build/fuzz/finds/$$name; mkdir -p $$finds; \
+	    $$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$finds/ $$finds fuzz/corpus/$$name; \
+	done
+
+bench: build ## Pith and llama.cpp measured in turn; writes docs/bench.md
+	@cmake -S $(LLAMA) -B build/peer $(PEER) > build/configure.log
+	@$(COMPILE) build/peer -j $(JOBS) --target llama-bench llama-batched-bench
+	bench/run.sh
+
+install: build ## program, library, header and pkg-config file into PREFIX (/usr/local)
+	@cmake --install build/release --prefix $(PREFIX)
+
+clean: ## removes our objects; what was fetched and llama.cpp's build stay
+	rm -rf build/release build/asan build/clang build/fuzz build/neon build/pith
+
+distclean: ## removes everything that was built or fetched
+	rm -rf build third_party models/.fetch $(TINYLLAMA)
+
+ready-to-build:
+	@scripts/setup.sh build
+	@scripts/fetch_llama.sh
+	@scripts/build_llama.sh $(LLAMA)
+
+ready-to-test:
+	@scripts/setup.sh test
+	@scripts/fetch_llama.sh
+	@scripts/build_llama.sh $(LLAMA)
+	@scripts/fetch_minimind.sh
+	@scripts/fetch_tinyllama.sh

@@ -1,0 +1,94 @@
+// Attention of a few query rows over one lane, straight from its pages: softmax over the rows in the order of their
+// pages, with a running maximum (Milakov and Gimelshein, arXiv 1805.02867), cut into parts that merge in a fixed order.
+//
+// The bits of a query row's result depend on the row and on what it sees, not on the other rows of the call. So a page
+// is softened and weighed over exactly the rows that the query row sees, never over more of them with weight 0: 0 * V
+// is not nothing when V overflowed to infinity, or when the sum is -0.
+#include <stdbool.h>
+#include <string.h>
+
+#include "cpu/kernels_isa.h"
+
+size_t pith_attend_scratch(uint32_t n_q) { return (size_t)n_q * (PITH_PAGE_ROWS + 1); }
+
+static const uint8_t *k_of_row(const pith_pages *pages, const pith_lane *lane, uint32_t row) {
+    return pith_page_at(pages, lane->pages[row / PITH_PAGE_ROWS]);
+}
+
+// How many rows of the page that begins at lane row `first` are among the lane's first n_seen.
+static uint32_t visible_in_page(uint32_t first, uint32_t n_seen) {
+    if (n_seen <= first) return 0;
+    return n_seen - first < PITH_PAGE_ROWS ? n_seen - first : PITH_PAGE_ROWS;
+}
+
+// Takes the page at lane row `first` into the running state. Memory is fetched one section ahead of its use: the
+// page's values while its keys are scored, `next_k` while its values are summed up.
+static void attend_page(const pith_cpu_kernels *kernels, const pith_pages *pages, const pith_lane *lane, uint32_t first,
+                        const void *next_k, const float *q, size_t stride, uint32_t n_q, const uint32_t *n_seen,
+                        pith_partial out, float *scratch) {
+    const uint32_t d = pages->geo.head_dim, elt_bytes = pages->geo.elt_bytes;
+    const void *k = k_of_row(pages, lane, first), *v = pith_page_v(pages, lane->pages[first / PITH_PAGE_ROWS]);
+    float *s = scratch, *c = scratch + (size_t)n_q * PITH_PAGE_ROWS; // (n_q, 64), (n_q)
+
+    kernels->scores(q, stride, n_q, k, elt_bytes, d, v, s);
+    // Runs of query rows that see equally much of the page share a pass over its values.
+    for (uint32_t a = 0, end; a < n_q; a = end) {
+        const uint32_t n_visible = visible_in_page(first, n_seen[a]);
+        for (end = a + 1; end < n_q && visible_in_page(first, n_seen[end]) == n_visible;) end++;
+        if (n_visible == 0) continue;
+        for (uint32_t i = a; i < end; i++)
+            kernels->soften(s + (size_t)i * PITH_PAGE_ROWS, n_visible, &out.m[i], &out.l[i], &c[i]);
+        kernels->weigh(out.acc + (size_t)a * d, c + a, s + (size_t)a * PITH_PAGE_ROWS, end - a, v, elt_bytes, d,
+                       n_visible, next_k);
+        next_k = NULL;
+    }
+}
+
+void pith_attend_part(const pith_cpu_kernels *kernels, const pith_pages *pages, const pith_lane *lane, uint32_t part,
+                      const float *q, size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out,
+                      float *scratch) {
+    const uint32_t begin = part * PITH_PART_ROWS;
+    uint32_t end = begin;
+    for (uint32_t a = 0; a < n_q; a++) {
+        out.m[a] = -__builtin_inff(), out.l[a] = 0.0f;
+        if (n_seen[a] > end) end = n_seen[a];
+    }
+    if (end - begin > PITH_PART_ROWS) end = begin + PITH_PART_ROWS;
+    if (begin < end) { // the part's first keys: what follows below takes no time to speak of, so all at once
+        const uint8_t *k = k_of_row(pages, lane, begin);
+        for (size_t i = 0; i < pith_page_k_bytes(&pages->geo); i += 64) __builtin_prefetch(k + i);
+    }
+    memset(out.acc, 0, (size_t)n_q * pages->geo.head_dim * sizeof(float));
+
+    for (uint32_t first = begin; first < end; first += PITH_PAGE_ROWS) {
+        const bool last = end - first <= PITH_PAGE_ROWS;
+        attend_page(kernels, pages, lane, first, last ? NULL : k_of_row(pages, lane, first + PITH_PAGE_ROWS), q, stride,
+                    n_q, n_seen, out, scratch);
+    }
+}
+
+void pith_attend_merge(const pith_cpu_kernels *kernels, uint32_t n_q, uint32_t d, pith_partial a, pith_partial b) {
+    for (uint32_t i = 0; i < n_q; i++) {
+        float *x = a.acc + (size_t)i * d;
+        const float *y = b.acc + (size_t)i * d;
+        // l is 0 for the empty part only: the largest score weighs 1, and a NaN score makes it NaN.
+        if (b.l[i] == 0.0f) continue;
+        if (a.l[i] == 0.0f) {
+            memcpy(x, y, d * sizeof(float));
+            a.m[i] = b.m[i], a.l[i] = b.l[i];
+            continue;
+        }
+        const float m = a.m[i] > b.m[i] ? a.m[i] : b.m[i], shift = pith_soft_shift(m);
+        float c[2] = {a.m[i], b.m[i]};
+        kernels->exp_sum(c, 2, shift);
+        for (uint32_t j = 0; j < d; j++) x[j] = __builtin_fmaf(y[j], c[1], x[j] * c[0]);
+        a.l[i] = __builtin_fmaf(b.l[i], c[1], a.l[i] * c[0]);
+        a.m[i] = m;
+    }
+}
+
+void pith_attend_finish(uint32_t n_q, uint32_t d, pith_partial a, float *out, size_t stride) {
+    for (uint32_t i = 0; i < n_q; i++)
+        for (uint32_t j = 0; j < d; j++)
+            out[i * stride + j] = a.l[i] == 0.0f ? 0.0f : a.acc[(size_t)i * d + j] / a.l[i];
+}

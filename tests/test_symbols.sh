@@ -1,0 +1,8 @@
+#!/bin/sh
+# Everything that libpith.a defines for the linker begins with pith_: it can be linked into any program. (Weak symbols
+# are C++ templates of the shim, the same in every program.)
+set -eu
+nm -g --defined-only "$PITH_TEST_BIN/../libpith.a" > symbols.txt
+awk '$2 == "T" { n++ }
+     $2 ~ /^[A-U]$/ && $3 !~ /^pith_/ { print "not ours by name:", $3; bad = 1 }
+     END { print n, "functions"; exit bad || n < 50 }' symbols.txt
