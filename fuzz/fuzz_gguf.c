@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ggml.h"
+#include "gguf.h"
 #include "model/config.h"
 #include "model/vocab_check.h"
 #include "model/weights.h"
@@ -79,7 +80,7 @@ static void check_model(const pith_gguf *g) {
     require(c.n_heads % c.n_kv_heads == 0 && c.head_dim % 8 == 0 && c.head_dim <= PITH_MAX_HEAD_DIM);
     require(c.n_ctx >= 1 && c.n_ctx <= PITH_MAX_CONTEXT && c.rope.freq_scale > 0);
     if (!accepted(pith_weights_bind(g, &c, NULL, &w, &err), &err)) return;
-    uint32_t n_roles = 2 + (w.head != w.embed) + (c.rope.factors != NULL);
+    uint32_t n_roles = 2u + (w.head != w.embed) + (c.rope.factors != NULL);
     require(w.embed->ne[1] == c.n_vocab && w.head->ne[1] == c.n_vocab && w.norm->ne[0] == c.d_model);
     for (uint32_t i = 0; i < c.n_layers; i++) {
         const pith_layer_weights *l = &w.layers[i];
@@ -104,12 +105,30 @@ static void check_vocabulary(const pith_gguf *g) {
     require(facts.eos >= -1 && facts.eos < (int32_t)facts.n_tokens);
 }
 
+static void drop_log(enum ggml_log_level level, const char *text, void *user) { (void)level, (void)text, (void)user; }
+
+// What we accept, ggml accepts, and sees the same tensors.
+static void check_against_ggml(const pith_gguf *g) {
+    ggml_log_set(drop_log, NULL);
+    struct ggml_context *ctx = NULL;
+    struct gguf_context *theirs = gguf_init_from_buffer(g->base, g->bytes, (struct gguf_init_params){true, &ctx});
+    require(theirs && gguf_get_n_kv(theirs) == g->n_values && gguf_get_n_tensors(theirs) == g->n_tensors);
+    for (uint32_t i = 0; i < g->n_tensors; i++) {
+        require(gguf_get_tensor_size(theirs, i) == g->tensors[i].bytes);
+        require(gguf_get_data_offset(theirs) + gguf_get_tensor_offset(theirs, i) ==
+                (size_t)((const uint8_t *)g->tensors[i].data - g->base));
+    }
+    gguf_free(theirs);
+    ggml_free(ctx);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pith_gguf g;
     pith_error err = {0};
     if (accepted(pith_gguf_check(data, size, "model.gguf", NULL, &g, &err), &err)) {
         check_values(&g);
         check_tensors(&g);
+        check_against_ggml(&g);
         check_model(&g);
         check_vocabulary(&g);
     }

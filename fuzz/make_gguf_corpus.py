@@ -114,7 +114,7 @@ def main():
         "y_qwen2": qwen2,
         "y_qwen3": gguf(shape("qwen3", extra=lengths) + vocabulary(), tensors("qwen3", tied=False)),
         "y_llama": gguf(shape("llama") + vocabulary(), tensors("llama") + [("rope_freqs.weight", T_F32, [4])]),
-        "y_llama_q8_0": gguf(shape("llama", d=32, ff=32, heads=2) + vocabulary(), tensors("llama", 32, 32, kind=T_Q8_0)),
+        "y_llama_q4_0": gguf(shape("llama", d=32, ff=32, heads=2) + vocabulary(), tensors("llama", 32, 32, kind=T_Q4_0)),
         "n_no_bytes": b"",
         "n_magic": b"GGML" + gguf([])[4:],
         "n_version": gguf([], version=4),

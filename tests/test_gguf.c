@@ -42,8 +42,8 @@ typedef struct sample {
     bytes b;
     size_t version, n_tensors, n_keys;
     size_t key, type, list_key, list_type, item, n_items, first_item; // u32 "a.number" and string[2] "a.list"
-    size_t tensors, name, n_dims, ne, tensor_type, offset;           // of the first tensor, (64, 2) q8_0
-    size_t second_name, second_offset;                               // (3) f32
+    size_t tensors, name, n_dims, ne, tensor_type, offset;            // of the first tensor, (64, 2) q8_0
+    size_t second_name, second_offset;                                // (3) f32
     size_t data;
 } sample;
 
@@ -290,7 +290,8 @@ static void test_metadata(void **state) {
     CASE(set_u32(&s, s.item, 99), PITH_E_FORMAT, "a.lister: unknown array element type 99");
     CASE(set_u64(&s, s.n_items, UINT64_MAX), PITH_E_FORMAT, "elements of string do not fit into the rest of the file");
     CASE(set_u64(&s, s.n_items, 1ull << 61), PITH_E_FORMAT, "do not fit"); // times 8 overflows
-    CASE((set_u32(&s, s.item, PITH_GGUF_F64), set_u64(&s, s.n_items, 1000)), PITH_E_FORMAT, "1000 elements of f64 do not fit");
+    CASE((set_u32(&s, s.item, PITH_GGUF_F64), set_u64(&s, s.n_items, 1000)), PITH_E_FORMAT,
+         "1000 elements of f64 do not fit");
     CASE(set_u64(&s, s.first_item, 1ull << 40), PITH_E_FORMAT, "a string of 1099511627776 bytes inside metadata");
     CASE(set_u64(&s, s.first_item, UINT64_MAX - 7), PITH_E_FORMAT, "is not possible"); // position + length overflows
     CASE(set_u64(&s, s.first_item, 5000), PITH_E_FORMAT, "truncated inside metadata: 5000 bytes expected");
@@ -319,7 +320,8 @@ static void test_tensors(void **state) {
     CASE(set_u32(&s, s.tensor_type, UINT32_MAX), PITH_E_UNSUPPORTED, "t.one: unknown tensor type");
     CASE(set_u64(&s, s.offset, 32), PITH_E_FORMAT, "t.one: expected its data at offset 0, found 32");
     CASE(set_u64(&s, s.second_offset, 136), PITH_E_FORMAT, "t.two: expected its data at offset 160, found 136");
-    CASE(set_u64(&s, s.second_offset, 128), PITH_E_FORMAT, "t.two: expected its data at offset 160, found 128"); // overlap
+    CASE(set_u64(&s, s.second_offset, 128), PITH_E_FORMAT,
+         "t.two: expected its data at offset 160, found 128");       // overlap
     CASE(set_u64(&s, s.second_offset, 192), PITH_E_FORMAT, "t.two"); // gap
     CASE(set_u64(&s, s.second_offset, UINT64_MAX - 31), PITH_E_FORMAT, "t.two");
 }

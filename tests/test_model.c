@@ -110,14 +110,22 @@ static void test_roles(void **state) {
         const char *name;
         int64_t cols, rows;
     } roles[] = {
-        {l->attn_norm, "blk.1.attn_norm.weight", 128, 1}, {l->wq, "blk.1.attn_q.weight", 128, 160},
-        {l->wk, "blk.1.attn_k.weight", 128, 80},          {l->wv, "blk.1.attn_v.weight", 128, 80},
-        {l->wo, "blk.1.attn_output.weight", 160, 128},    {l->bq, "blk.1.attn_q.bias", 160, 1},
-        {l->bk, "blk.1.attn_k.bias", 80, 1},              {l->bv, "blk.1.attn_v.bias", 80, 1},
-        {l->bo, "blk.1.attn_output.bias", 128, 1},        {l->ffn_norm, "blk.1.ffn_norm.weight", 128, 1},
-        {l->gate, "blk.1.ffn_gate.weight", 128, 192},     {l->up, "blk.1.ffn_up.weight", 128, 192},
-        {l->down, "blk.1.ffn_down.weight", 192, 128},     {l->bgate, "blk.1.ffn_gate.bias", 192, 1},
-        {l->bup, "blk.1.ffn_up.bias", 192, 1},            {l->bdown, "blk.1.ffn_down.bias", 128, 1},
+        {l->attn_norm, "blk.1.attn_norm.weight", 128, 1},
+        {l->wq, "blk.1.attn_q.weight", 128, 160},
+        {l->wk, "blk.1.attn_k.weight", 128, 80},
+        {l->wv, "blk.1.attn_v.weight", 128, 80},
+        {l->wo, "blk.1.attn_output.weight", 160, 128},
+        {l->bq, "blk.1.attn_q.bias", 160, 1},
+        {l->bk, "blk.1.attn_k.bias", 80, 1},
+        {l->bv, "blk.1.attn_v.bias", 80, 1},
+        {l->bo, "blk.1.attn_output.bias", 128, 1},
+        {l->ffn_norm, "blk.1.ffn_norm.weight", 128, 1},
+        {l->gate, "blk.1.ffn_gate.weight", 128, 192},
+        {l->up, "blk.1.ffn_up.weight", 128, 192},
+        {l->down, "blk.1.ffn_down.weight", 192, 128},
+        {l->bgate, "blk.1.ffn_gate.bias", 192, 1},
+        {l->bup, "blk.1.ffn_up.bias", 192, 1},
+        {l->bdown, "blk.1.ffn_down.bias", 128, 1},
     };
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
         assert_string_equal(roles[i].at->name, roles[i].name);
@@ -181,7 +189,7 @@ static void test_rope_scaling(void **state) {
         float freq_scale, ext;
         uint32_t n_ctx_orig, n_ctx;
     } cases[] = {
-        {"none", 4, 1024, 1.0f, 0, 1024, 4096},    {"linear", 4, 0, 0.25f, 0, 4096, 4096},
+        {"none", 4, 1024, 1.0f, 0, 1024, 4096},     {"linear", 4, 0, 0.25f, 0, 4096, 4096},
         {"linear", 4, 4096, 0.25f, 0, 4096, 16384}, {"yarn", 4, 1024, 0.25f, 1, 1024, 4096},
         {"yarn", 4, 4096, 0.25f, 1, 4096, 16384},   {"yarn", 0, 2048, 1.0f, 1, 2048, 4096},
     };
@@ -260,9 +268,12 @@ static void test_truncated(void **state) {
         long bytes;
         const char *part;
     } cases[] = {
-        {10, "truncated inside the header"},          {100, "inside metadata"},
-        {data - 200, "truncated"},                     {data + 100, "token_embd.weight: truncated inside tensor data"},
-        {(data + all) / 2, "inside tensor data"},     {all - 1, "output.weight: truncated inside tensor data"},
+        {10, "truncated inside the header"},
+        {100, "inside metadata"},
+        {data - 200, "truncated"},
+        {data + 100, "token_embd.weight: truncated inside tensor data"},
+        {(data + all) / 2, "inside tensor data"},
+        {all - 1, "output.weight: truncated inside tensor data"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_true(tiny_model_write(good, &spec));
@@ -289,7 +300,8 @@ static void test_architecture(void **state) {
     (void)state;
     CASE("llama", gguf_set_val_str(c.keys, "general.architecture", "gemma3"), PITH_E_UNSUPPORTED,
          "general.architecture: expected one of qwen2, qwen3, llama, found 'gemma3'");
-    CASE("llama", gguf_remove_key(c.keys, "general.architecture"), PITH_E_FORMAT, "general.architecture: the key is missing");
+    CASE("llama", gguf_remove_key(c.keys, "general.architecture"), PITH_E_FORMAT,
+         "general.architecture: the key is missing");
     CASE("llama", gguf_set_val_u32(c.keys, "general.architecture", 1), PITH_E_FORMAT, "expected string, found u32");
     CASE("llama", gguf_set_val_u32(c.keys, "llama.expert_count", 8), PITH_E_UNSUPPORTED,
          "llama.expert_count: a mixture of experts cannot be run, found 8");
@@ -303,21 +315,26 @@ static void test_hyper_parameters(void **state) {
          "qwen2.block_count: expected u32, found f32");
     CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.block_count", 0), PITH_E_FORMAT, "expected 1 to 1024, found 0");
     CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.block_count", 1u << 31), PITH_E_FORMAT, "expected 1 to 1024");
-    CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.embedding_length", UINT32_MAX), PITH_E_FORMAT, "qwen2.embedding_length");
-    CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.attention.head_count", 0), PITH_E_FORMAT, "expected 1 to 1024, found 0");
+    CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.embedding_length", UINT32_MAX), PITH_E_FORMAT,
+         "qwen2.embedding_length");
+    CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.attention.head_count", 0), PITH_E_FORMAT,
+         "expected 1 to 1024, found 0");
     CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.attention.head_count_kv", 3), PITH_E_FORMAT,
          "qwen2.attention.head_count: expected a multiple of the 3 KV heads, found 4");
-    CASE("qwen2", gguf_set_arr_data(c.keys, "qwen2.attention.head_count_kv", GGUF_TYPE_UINT32, (const uint32_t[]){2, 1}, 2),
+    CASE("qwen2",
+         gguf_set_arr_data(c.keys, "qwen2.attention.head_count_kv", GGUF_TYPE_UINT32, (const uint32_t[]){2, 1}, 2),
          PITH_E_UNSUPPORTED, "qwen2.attention.head_count_kv: layers that differ cannot be run");
     CASE("qwen2", gguf_set_arr_data(c.keys, "qwen2.attention.head_count_kv", GGUF_TYPE_UINT32, NULL, 0), PITH_E_FORMAT,
          "qwen2.attention.head_count_kv: expected u32, found an array of u32");
     CASE("qwen2", gguf_set_val_u32(c.keys, "qwen2.attention.value_length", 64), PITH_E_UNSUPPORTED,
          "qwen2.attention.value_length: expected the keys' 32, found 64");
     CASE("qwen3",
-         (gguf_set_val_u32(c.keys, "qwen3.attention.key_length", 60), gguf_set_val_u32(c.keys, "qwen3.attention.value_length", 60)),
+         (gguf_set_val_u32(c.keys, "qwen3.attention.key_length", 60),
+          gguf_set_val_u32(c.keys, "qwen3.attention.value_length", 60)),
          PITH_E_UNSUPPORTED, "head size: expected a multiple of 8 up to 256, found 60");
     CASE("qwen3",
-         (gguf_set_val_u32(c.keys, "qwen3.attention.key_length", 264), gguf_set_val_u32(c.keys, "qwen3.attention.value_length", 264)),
+         (gguf_set_val_u32(c.keys, "qwen3.attention.key_length", 264),
+          gguf_set_val_u32(c.keys, "qwen3.attention.value_length", 264)),
          PITH_E_UNSUPPORTED, "head size: expected a multiple of 8 up to 256, found 264");
     CASE("llama", gguf_set_val_u32(c.keys, "llama.rope.dimension_count", 16), PITH_E_UNSUPPORTED,
          "llama.rope.dimension_count: expected the head size, 32, found 16");
@@ -328,8 +345,10 @@ static void test_hyper_parameters(void **state) {
     CASE("llama", gguf_set_val_str(c.keys, "llama.rope.scaling.type", "longrope"), PITH_E_UNSUPPORTED,
          "llama.rope.scaling.type: expected one of none, linear, yarn, found 'longrope'");
     CASE("llama", gguf_set_val_str(c.keys, "llama.rope.scaling.type", "su"), PITH_E_UNSUPPORTED, "found 'su'");
-    CASE("llama", gguf_set_val_f32(c.keys, "llama.rope.scaling.factor", INFINITY), PITH_E_FORMAT, "llama.rope.scaling.factor");
-    CASE("llama", gguf_set_val_f32(c.keys, "llama.rope.scaling.factor", 1e-30f), PITH_E_FORMAT, "llama.rope.scaling.factor");
+    CASE("llama", gguf_set_val_f32(c.keys, "llama.rope.scaling.factor", INFINITY), PITH_E_FORMAT,
+         "llama.rope.scaling.factor");
+    CASE("llama", gguf_set_val_f32(c.keys, "llama.rope.scaling.factor", 1e-30f), PITH_E_FORMAT,
+         "llama.rope.scaling.factor");
 }
 
 static void test_tensors(void **state) {
@@ -343,10 +362,12 @@ static void test_tensors(void **state) {
     CASE("qwen2", change_shape(&c, "blk.0.attn_q.bias", GGML_TYPE_F32, 64, 1), PITH_E_FORMAT,
          "blk.0.attn_q.bias: expected (128), found (64)");
     CASE("qwen2", change_drop(&c, "token_embd.weight"), PITH_E_FORMAT, "token_embd.weight: the tensor is missing");
-    CASE("qwen2", change_drop(&c, "output_norm.weight"), PITH_E_FORMAT, "output_norm.weight: expected (128), found no such");
+    CASE("qwen2", change_drop(&c, "output_norm.weight"), PITH_E_FORMAT,
+         "output_norm.weight: expected (128), found no such");
     CASE("qwen2", change_shape(&c, "output.weight", GGML_TYPE_F32, 128, 383), PITH_E_FORMAT,
          "output.weight: expected (128, 384), found (128, 383)");
-    CASE("qwen3", change_drop(&c, "blk.0.attn_q_norm.weight"), PITH_E_FORMAT, "blk.0.attn_q_norm.weight: expected (64)");
+    CASE("qwen3", change_drop(&c, "blk.0.attn_q_norm.weight"), PITH_E_FORMAT,
+         "blk.0.attn_q_norm.weight: expected (64)");
     CASE("qwen2", change_shape(&c, "blk.0.attn_norm.weight", GGML_TYPE_F16, 128, 1), PITH_E_UNSUPPORTED,
          "blk.0.attn_norm.weight: expected type f32, found f16");
     CASE("qwen2", change_shape(&c, "blk.0.attn_q.weight", GGML_TYPE_I32, 128, 128), PITH_E_UNSUPPORTED,
@@ -386,9 +407,11 @@ static void test_rope_factors(void **state) {
 static void test_vocabulary_size(void **state) {
     (void)state;
     CASE("qwen2",
-         (change_shape(&c, "token_embd.weight", GGML_TYPE_F32, 128, 383), change_shape(&c, "output.weight", GGML_TYPE_F32, 128, 383)),
+         (change_shape(&c, "token_embd.weight", GGML_TYPE_F32, 128, 383),
+          change_shape(&c, "output.weight", GGML_TYPE_F32, 128, 383)),
          PITH_E_FORMAT, "tokenizer.ggml.tokens: expected the embedding's 383 tokens, found 384");
-    CASE("qwen2", gguf_remove_key(c.keys, "tokenizer.ggml.model"), PITH_E_FORMAT, "tokenizer.ggml.model: the key is missing");
+    CASE("qwen2", gguf_remove_key(c.keys, "tokenizer.ggml.model"), PITH_E_FORMAT,
+         "tokenizer.ggml.model: the key is missing");
 }
 
 // ------------------------------------------------------------------------------------------------- memory
@@ -416,12 +439,12 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_describe),      cmocka_unit_test(test_roles),
-        cmocka_unit_test(test_tied_and_norms), cmocka_unit_test(test_every_type),
-        cmocka_unit_test(test_rope_scaling),  cmocka_unit_test(test_equal_per_layer),
-        cmocka_unit_test(test_not_a_model),   cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_architecture),  cmocka_unit_test(test_hyper_parameters),
-        cmocka_unit_test(test_tensors),       cmocka_unit_test(test_rope_factors),
+        cmocka_unit_test(test_describe),        cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_tied_and_norms),  cmocka_unit_test(test_every_type),
+        cmocka_unit_test(test_rope_scaling),    cmocka_unit_test(test_equal_per_layer),
+        cmocka_unit_test(test_not_a_model),     cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_architecture),    cmocka_unit_test(test_hyper_parameters),
+        cmocka_unit_test(test_tensors),         cmocka_unit_test(test_rope_factors),
         cmocka_unit_test(test_vocabulary_size), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

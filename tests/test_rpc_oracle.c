@@ -4,110 +4,38 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include <cmocka.h>
 
+#include "rpc_cases.h"
 #include "rpc_rig.h"
 
-static void describe(const rig_case *c, FILE *json, uint32_t seq, size_t q_offset, size_t k_offset) {
-    fprintf(json, "%s{\"spec\":\"%s\",\"n_layers\":%d,\"n_heads\":%u,\"n_kv_heads\":%u,\"head_dim\":%u,\"turns\":[",
-            seq ? ",\n" : "", c->spec, RIG_LAYERS, c->n_heads, c->n_kv_heads, c->head_dim);
-    for (uint32_t t = 0; t < RIG_TURNS && c->turns[t][0]; t++)
-        fprintf(json, "%s[%u,%u]", t ? "," : "", c->turns[t][0], c->turns[t][1]);
-    fprintf(json, "],\"exact\":%s,\"exact_dots\":%s,", c->kind == EXACT || c->kind == BY_HAND ? "true" : "false",
-            c->kind == GRID ? "true" : "false");
-    fprintf(json, "\"queries\":{\"f32\":\"data.f32\",\"offset\":%zu},\"keys\":{\"f32\":\"data.f32\",\"offset\":%zu}}",
-            q_offset, k_offset);
+static void add(rpc_cases *cases, const rig_case *c) {
+    size_t n_q, n_k;
+    rig_play(c, cases->n, cases->trace, cases->data, &n_q, &n_k);
+    rpc_cases_add(cases, &(rpc_case){.spec = c->spec,
+                                     .n_layers = RIG_LAYERS,
+                                     .n_heads = c->n_heads,
+                                     .n_kv_heads = c->n_kv_heads,
+                                     .head_dim = c->head_dim,
+                                     .turns = c->turns,
+                                     .n_turns = RIG_TURNS,
+                                     .exact = c->kind == EXACT || c->kind == BY_HAND,
+                                     .exact_dots = c->kind == GRID,
+                                     .n_q = n_q,
+                                     .n_k = n_k});
 }
 
-static FILE *create(const char *dir, const char *name) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    return f;
-}
-
-static void discard(const char *dir) {
-    char path[512];
-    const char *names[] = {"cases.json", "data.f32", ""};
-    for (size_t i = 0; i < 3; i++) {
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        remove(path);
-    }
-}
-
-// Reads on while the lines belong to case `seq`.
-static void skip_case(FILE *ours, uint32_t seq) {
-    static char line[1 << 14];
-    uint32_t found;
-    for (long at = ftell(ours);; at = ftell(ours))
-        if (!fgets(line, sizeof line, ours) || sscanf(line, "{\"event\":\"compress\",\"seq\":%u", &found) != 1 ||
-            found != seq) {
-            fseek(ours, at, SEEK_SET);
-            return;
-        }
-}
-
-// Both are lines in the form of a trace, ours complete, the oracle's with "ambiguous" in place of the rest of a case.
-// Returns the events that were compared; *n_open counts the cases that were cut short.
-static uint32_t compare(FILE *ours, FILE *oracle, uint32_t *n_open) {
-    static char a[1 << 14], b[1 << 14];
-    uint32_t n = 0, seq;
-    *n_open = 0;
-    while (fgets(b, sizeof b, oracle)) {
-        if (sscanf(b, "{\"event\":\"ambiguous\",\"seq\":%u}", &seq) == 1) {
-            skip_case(ours, seq);
-            ++*n_open;
-            continue;
-        }
-        assert_non_null(fgets(a, sizeof a, ours));
-        assert_string_equal(a, b);
-        n++;
-    }
-    assert_null(fgets(a, sizeof a, ours));
-    return n;
-}
-
-static void check_cases(const rig_case *cases, uint32_t n_cases, const char *literal, const char *what) {
-    const char *root = getenv("PITH_ROOT"), *python = getenv("PITH_PYTHON"); // set by tests/CMakeLists.txt
-    char dir[] = "/tmp/pith-rpc-XXXXXX", command[2048];
-    assert_non_null(mkdtemp(dir));
-    FILE *json = create(dir, "cases.json"), *data = create(dir, "data.f32"), *trace = tmpfile();
-    assert_non_null(trace);
-    size_t offset = 0;
-    fprintf(json, "{\"cases\":[");
-    for (uint32_t i = 0; i < n_cases; i++) {
-        size_t n_q, n_k;
-        rig_play(&cases[i], i, trace, data, &n_q, &n_k);
-        describe(&cases[i], json, i, offset, offset + n_q);
-        offset += n_q + n_k;
-    }
-    fprintf(json, "]}\n");
-    assert_int_equal(fclose(json) | fclose(data), 0);
-
-    rewind(trace);
+static void check_cases(const rig_case *list, uint32_t n, const char *literal, const char *what) {
+    rpc_cases cases;
+    rpc_cases_open(&cases);
+    for (uint32_t i = 0; i < n; i++) add(&cases, &list[i]);
     if (literal) {
         static char text[1 << 14];
-        text[fread(text, 1, sizeof text - 1, trace)] = 0;
+        rewind(cases.trace);
+        text[fread(text, 1, sizeof text - 1, cases.trace)] = 0;
         assert_string_equal(text, literal);
-        rewind(trace);
     }
-
-    snprintf(command, sizeof command, "'%s' '%s/tests/oracle/rpc_oracle.py' '%s/cases.json'",
-             python ? python : "python3", root ? root : ".", dir);
-    FILE *oracle = popen(command, "r");
-    assert_non_null(oracle);
-    uint32_t n_open;
-    const uint32_t n_events = compare(trace, oracle, &n_open);
-    assert_int_equal(pclose(oracle), 0);
-    fclose(trace);
-    discard(dir);
-    print_message("%s: %u cases, %u kept sets equal the oracle's, %u cases cut short as undecidable in f32\n", what,
-                  n_cases, n_events, n_open);
-    assert_true(n_open * 4 <= n_cases); // else the test says too little
-    assert_true(n_events >= n_cases);
+    rpc_cases_check(&cases, what);
 }
 
 // Three prompt tokens at positions 0 to 2, so generated token i is at 2 + i. P = 4, R = 2, T = 1: compressions at 6 and

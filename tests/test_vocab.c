@@ -80,7 +80,8 @@ static size_t tokenize(const pith_vocab *v, const char *text, int flags, pith_to
     return n;
 }
 
-static size_t text_of(const pith_vocab *v, const pith_token *tokens, size_t n, bool special, char *out, size_t capacity) {
+static size_t text_of(const pith_vocab *v, const pith_token *tokens, size_t n, bool special, char *out,
+                      size_t capacity) {
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         at += pith_vocab_text(v, tokens[i], special, out + at, capacity - at);
@@ -133,7 +134,9 @@ static void check_vectors(const char *name, bool reversible) {
 
 static void test_vectors_qwen2(void **state) { (void)state, check_vectors("qwen2", true); }
 static void test_vectors_llama_bpe(void **state) { (void)state, check_vectors("llama-bpe", true); }
-static void test_vectors_llama_spm(void **state) { (void)state, check_vectors("llama-spm", false); } // a space comes first
+static void test_vectors_llama_spm(void **state) {
+    (void)state, check_vectors("llama-spm", false);
+} // a space comes first
 static void test_vectors_deepseek(void **state) { (void)state, check_vectors("deepseek-llm", true); }
 static void test_vectors_qwen35(void **state) { (void)state, check_vectors("qwen35", true); }
 
@@ -293,14 +296,16 @@ static void test_utf8(void **state) {
     assert_int_equal(n, 3);
     assert_int_equal(t[1], 0);
     // So is every character: bytes come back as they were.
-    const char *text = "Gr\xc3\xbc\xc3\x9f" "e \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x99\x82\n\tend";
+    const char *text = "Gr\xc3\xbc\xc3\x9f"
+                       "e \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x99\x82\n\tend";
     char back[128];
     text_of(l.vocab, t, tokenize(l.vocab, text, 0, t), false, back, sizeof back);
     assert_string_equal(back, text);
     unload(&l);
 }
 
-// libstdc++'s regular expressions recurse per character: vocabularies that are split by them bound the length of a word.
+// libstdc++'s regular expressions recurse per character: vocabularies that are split by them bound the length of a
+// word.
 static void test_long_words(void **state) {
     (void)state;
     static pith_token tokens[MAX_TEXT];
@@ -322,7 +327,8 @@ static void test_long_words(void **state) {
         pith_status status = pith_vocab_tokenize(l.vocab, text, 4097, 0, tokens, MAX_TEXT, &n, &err);
         assert_int_equal(status, bounded ? PITH_E_ARG : PITH_OK);
         if (bounded) assert_non_null(strstr(err.msg, "words of at most 4096 bytes, found one of 4097"));
-        if (!bounded) assert_int_equal(pith_vocab_tokenize(l.vocab, text, 60000, 0, tokens, MAX_TEXT, &n, &err), PITH_OK);
+        if (!bounded)
+            assert_int_equal(pith_vocab_tokenize(l.vocab, text, 60000, 0, tokens, MAX_TEXT, &n, &err), PITH_OK);
         text[4000] = ' '; // two words
         assert_int_equal(pith_vocab_tokenize(l.vocab, text, 8000, 0, tokens, MAX_TEXT, &n, &err), PITH_OK);
         text[4000] = 'a';
@@ -385,7 +391,7 @@ static void make_spm(change *c, int n_bytes) {
     float *scores = calloc(n, sizeof *scores);
     int32_t *types = calloc(n, sizeof *types);
     const char **list = calloc(n, sizeof *list);
-    char (*text)[16] = calloc(n, sizeof *text);
+    char(*text)[16] = calloc(n, sizeof *text);
     for (size_t i = 0; i < n; i++) {
         bool byte = i >= 3 && i < 3 + (size_t)n_bytes;
         if (byte) snprintf(text[i], sizeof *text, "<0x%02X>", (unsigned)i - 3);
@@ -411,12 +417,14 @@ static void test_refused_tokenizers(void **state) {
     tiny_spec spec = tiny_default("qwen2", GGML_TYPE_F32);
     assert_true(tiny_model_write(good, &spec));
     CASE(gguf_remove_key(c.keys, "tokenizer.ggml.model"), PITH_E_FORMAT, "tokenizer.ggml.model: the key is missing");
-    CASE(gguf_set_val_u32(c.keys, "tokenizer.ggml.model", 3), PITH_E_FORMAT, "tokenizer.ggml.model: expected string, found u32");
+    CASE(gguf_set_val_u32(c.keys, "tokenizer.ggml.model", 3), PITH_E_FORMAT,
+         "tokenizer.ggml.model: expected string, found u32");
     CASE(gguf_set_val_str(c.keys, "tokenizer.ggml.model", "bert"), PITH_E_UNSUPPORTED,
          "tokenizer.ggml.model: expected one of gpt2, llama, found 'bert'");
     CASE(gguf_set_val_str(c.keys, "tokenizer.ggml.pre", "what"), PITH_E_UNSUPPORTED,
          "tokenizer.ggml.pre: the pre-tokenizer 'what' is not known");
-    CASE(gguf_set_val_str(c.keys, "tokenizer.ggml.add_bos_token", "yes"), PITH_E_FORMAT, "libllama refuses its vocabulary");
+    CASE(gguf_set_val_str(c.keys, "tokenizer.ggml.add_bos_token", "yes"), PITH_E_FORMAT,
+         "libllama refuses its vocabulary");
 }
 
 static void test_refused_tokens(void **state) {
@@ -431,7 +439,8 @@ static void test_refused_tokens(void **state) {
     CASE(gguf_set_val_str(c.keys, tokens_key, "all"), PITH_E_FORMAT, "expected an array of string, found string");
     CASE(set_token(&c, 200, "a"), PITH_E_FORMAT, "tokenizer.ggml.tokens: tokens 97 and 200 are the same, 'a'");
     CASE(set_token(&c, 200, "\xe4\xbd"), PITH_E_FORMAT, "tokenizer.ggml.tokens: token 200 is not UTF-8");
-    CASE((set_token(&c, 200, ""), set_token(&c, 201, "[EMPTY_200]")), PITH_E_FORMAT, "empty tokens beside one called [EMPTY_");
+    CASE((set_token(&c, 200, ""), set_token(&c, 201, "[EMPTY_200]")), PITH_E_FORMAT,
+         "empty tokens beside one called [EMPTY_");
     CASE(set_type(&c, 7, 7), PITH_E_FORMAT, "tokenizer.ggml.token_type: token 7: expected a type from 0 to 6, found 7");
     CASE(set_type(&c, 7, -1), PITH_E_FORMAT, "token 7: expected a type from 0 to 6, found -1");
     CASE(set_type(&c, 97, 6), PITH_E_FORMAT, "token 97: expected a byte token's text <0xXX>, found 'a'");
@@ -495,13 +504,20 @@ static void test_sentencepiece(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors_qwen2),      cmocka_unit_test(test_vectors_llama_bpe),
-        cmocka_unit_test(test_vectors_llama_spm),  cmocka_unit_test(test_vectors_deepseek),
-        cmocka_unit_test(test_vectors_qwen35),     cmocka_unit_test(test_special),
-        cmocka_unit_test(test_begin),              cmocka_unit_test(test_capacity),
-        cmocka_unit_test(test_utf8),               cmocka_unit_test(test_long_words),
-        cmocka_unit_test(test_refused_tokenizers), cmocka_unit_test(test_refused_tokens),
-        cmocka_unit_test(test_refused_merges),     cmocka_unit_test(test_refused_special_ids),
+        cmocka_unit_test(test_vectors_qwen2),
+        cmocka_unit_test(test_vectors_llama_bpe),
+        cmocka_unit_test(test_vectors_llama_spm),
+        cmocka_unit_test(test_vectors_deepseek),
+        cmocka_unit_test(test_vectors_qwen35),
+        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_begin),
+        cmocka_unit_test(test_capacity),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_long_words),
+        cmocka_unit_test(test_refused_tokenizers),
+        cmocka_unit_test(test_refused_tokens),
+        cmocka_unit_test(test_refused_merges),
+        cmocka_unit_test(test_refused_special_ids),
         cmocka_unit_test(test_sentencepiece),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -130,7 +130,8 @@ static bool can_make(const tensor *t) {
 static bool write_values(FILE *f, const tensor *t, uint64_t seed) {
     int64_t rows = t->rows ? t->rows : 1;
     size_t row_bytes = ggml_row_size(t->type, t->cols), bytes = row_bytes * (size_t)rows;
-    float *values = malloc((size_t)t->cols * sizeof *values), *importance = malloc((size_t)t->cols * sizeof *importance);
+    float *values = malloc((size_t)t->cols * sizeof *values),
+          *importance = malloc((size_t)t->cols * sizeof *importance);
     void *packed = malloc(row_bytes);
     bool ok = values && importance && packed;
     // The coarsest types refuse to be made without importances.
@@ -152,15 +153,13 @@ static bool write_values(FILE *f, const tensor *t, uint64_t seed) {
 
 // -------------------------------------------------------------------------------------------- vocabulary
 
-// GPT-2's reversible spelling of a byte as a printable character, in UTF-8.
+// GPT-2's reversible spelling of a byte as a printable character, in UTF-8: printable bytes of Latin-1 stand for
+// themselves, the others are numbered from 256 on, in order.
+static bool is_printable(unsigned b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; }
+
 static void byte_name(unsigned byte, char out[4]) {
-    bool plain = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    unsigned code = byte;
-    if (!plain) { // the others are numbered from 256 on, in order
-        code = 256;
-        for (unsigned b = 0; b < byte; b++)
-            if (!((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174)) code++;
-    }
+    unsigned code = is_printable(byte) ? byte : 256;
+    for (unsigned b = 0; b < byte && !is_printable(byte); b++) code += !is_printable(b);
     int n = 0;
     if (code >= 0x80) {
         out[n++] = (char)(0xc0 | (code >> 6));
@@ -175,9 +174,8 @@ static void byte_name(unsigned byte, char out[4]) {
 
 // Merges in the order of their ranks, as "left right".
 static const char *const common_merges[] = {
-    "t h",  "h e",          "i n",         "e r",  "a n",  "r e",  "o n",
-    "a t",  "e n",          "n d",         "o r",  "i s",  "th e", SPACE "t he",
-    "in g", SPACE "a nd", SPACE "i s", "re s", "en t",
+    "t h", "h e", "i n",  "e r",        "a n",  "r e",        "o n",       "a t",  "e n",  "n d",
+    "o r", "i s", "th e", SPACE "t he", "in g", SPACE "a nd", SPACE "i s", "re s", "en t",
 };
 
 typedef struct vocab {
@@ -304,8 +302,8 @@ static void set_tensors(struct gguf_context *g, const tensor_list *list) {
     struct ggml_context *ctx = ggml_init(params);
     for (size_t i = 0; i < list->n; i++) {
         const tensor *t = &list->at[i];
-        struct ggml_tensor *made = t->rows ? ggml_new_tensor_2d(ctx, t->type, t->cols, t->rows)
-                                           : ggml_new_tensor_1d(ctx, t->type, t->cols);
+        struct ggml_tensor *made =
+            t->rows ? ggml_new_tensor_2d(ctx, t->type, t->cols, t->rows) : ggml_new_tensor_1d(ctx, t->type, t->cols);
         ggml_set_name(made, t->name);
         gguf_add_tensor(g, made); // copies it
     }
@@ -317,7 +315,8 @@ bool tiny_model_write(const char *path, const tiny_spec *spec) {
     tensor_list list = list_tensors(spec);
     bool ok = !list.failed;
     for (size_t i = 0; ok && i < list.n; i++) ok = can_make(&list.at[i]);
-    if (!ok) fprintf(stderr, "tiny: %s: matrices of these sizes cannot be made in %s\n", path, ggml_type_name(spec->type));
+    if (!ok)
+        fprintf(stderr, "tiny: %s: matrices of these sizes cannot be made in %s\n", path, ggml_type_name(spec->type));
     if (ok && !(ok = set_vocab(g, spec)))
         fprintf(stderr, "tiny: %s: a vocabulary of %u tokens cannot be made\n", path, spec->n_vocab);
     if (ok) {

@@ -11,16 +11,16 @@
 #include <stdint.h>
 
 typedef struct tiny_spec {
-    const char *arch;      // "qwen2", "qwen3", "llama"
-    enum ggml_type type;   // of every matrix; norms and biases are always f32
-    enum ggml_type embed;  // of the embedding; the same as `type` unless changed
+    const char *arch;     // "qwen2", "qwen3", "llama"
+    enum ggml_type type;  // of every matrix; norms and biases are always f32
+    enum ggml_type embed; // of the embedding; the same as `type` unless changed
     uint32_t n_layers;
     uint32_t d_model;
-    uint32_t n_heads;      // a multiple of n_kv_heads
+    uint32_t n_heads; // a multiple of n_kv_heads
     uint32_t n_kv_heads;
-    uint32_t head_dim;     // libllama wants n_heads * head_dim == d_model for qwen2
+    uint32_t head_dim; // libllama wants n_heads * head_dim == d_model for qwen2
     uint32_t d_ff;
-    uint32_t n_vocab;      // at least TINY_MIN_VOCAB
+    uint32_t n_vocab; // at least TINY_MIN_VOCAB
     uint32_t n_ctx;
     float rope_base;
     const char *rope_scaling; // NULL, "none", "linear", "yarn"

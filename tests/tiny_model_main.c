@@ -6,16 +6,15 @@
 #include <string.h>
 #include <strings.h>
 
-static const char usage[] =
-    "usage: tiny-model --arch qwen2|qwen3|llama --type TYPE --out FILE [options]\n"
-    "  --embed TYPE          type of the embedding (the same)\n"
-    "  --seed N --layers N --d N --heads N --kv-heads N --head-dim N --ff N --vocab N --ctx N\n"
-    "  --rope-base X --rope-scaling linear|yarn --rope-factor X --ctx-orig N --rope-freqs\n"
-    "  --tied --biases --no-biases --bos --gain X\n"
-    "TYPE is ggml's name of a tensor type: f32 f16 bf16 q8_0 q4_0 q4_K q6_K iq2_xxs ...\n";
+static const char usage[] = "usage: tiny_model_main --arch qwen2|qwen3|llama --type TYPE --out FILE [options]\n"
+                            "  --embed TYPE          type of the embedding (the same)\n"
+                            "  --seed N --layers N --d N --heads N --kv-heads N --head-dim N --ff N --vocab N --ctx N\n"
+                            "  --rope-base X --rope-scaling linear|yarn --rope-factor X --ctx-orig N --rope-freqs\n"
+                            "  --tied --biases --no-biases --bos --gain X\n"
+                            "TYPE is ggml's name of a tensor type: f32 f16 bf16 q8_0 q4_0 q4_K q6_K iq2_xxs ...\n";
 
 static int usage_error(const char *what, const char *given) {
-    fprintf(stderr, "tiny-model: %s '%s'\n%s", what, given, usage);
+    fprintf(stderr, "tiny_model_main: %s '%s'\n%s", what, given, usage);
     return 2;
 }
 

@@ -4,7 +4,8 @@
 
 #include "pith.h"
 
-// Fills `err` (when not NULL) with `status` and a formatted line, control characters turned into spaces, and returns `status`.
+// Fills `err` (when not NULL) with `status` and a formatted line, control characters turned into spaces, and returns
+// `status`.
 __attribute__((format(printf, 3, 4), cold)) pith_status pith_fail(pith_error *err, pith_status status, const char *fmt,
                                                                  ...);
 

@@ -9,6 +9,9 @@
 
 enum { LANES = 16, MAX_ROWS = 6 };
 
+// The first n lanes, or all.
+INLINE __mmask16 lanes(uint32_t n) { return (__mmask16)(n < LANES ? (1u << n) - 1u : 0xffffu); }
+
 // 16 elements of b from index `at`; those outside the mask are not touched and read as 0.
 INLINE __m512 load(const void *b, size_t at, int half, __mmask16 mask) {
     if (half) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)b + at));
@@ -123,7 +126,7 @@ INLINE float max16(__m512 x) {
 ISA static float exp_sum(float *x, uint32_t n, float shift) {
     __m512 sum = _mm512_setzero_ps();
     for (uint32_t i = 0; i < n; i += LANES) {
-        const __mmask16 mask = n - i >= LANES ? 0xffff : (__mmask16)((1u << (n - i)) - 1u);
+        const __mmask16 mask = lanes(n - i);
         const __m512 y = exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_set1_ps(shift)));
         sum = _mm512_mask_add_ps(sum, mask, sum, y);
         _mm512_mask_storeu_ps(x + i, mask, y);
@@ -153,7 +156,7 @@ ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *
 
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     for (uint32_t i = 0; i < n; i += LANES) {
-        const __mmask16 mask = n - i >= LANES ? 0xffff : (__mmask16)((1u << (n - i)) - 1u);
+        const __mmask16 mask = lanes(n - i);
         _mm256_mask_storeu_epi16(y + i, mask,
                                  _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, x + i), _MM_FROUND_TO_NEAREST_INT));
     }

@@ -30,8 +30,8 @@ static uint32_t read_u32(source *s, const char *name, presence need, uint32_t va
     if (s->status != PITH_OK) return value;
     s->status = pith_gguf_u32(s->gguf, set_key(s, name), need == REQUIRED, &value, s->err);
     if (s->status == PITH_OK && (value < least || value > most))
-        s->status = pith_fail(s->err, PITH_E_FORMAT, "%s: %s: expected %u to %u, found %u", s->gguf->path, s->key, least,
-                              most, value);
+        s->status = pith_fail(s->err, PITH_E_FORMAT, "%s: %s: expected %u to %u, found %u", s->gguf->path, s->key,
+                              least, most, value);
     return value;
 }
 
@@ -49,8 +49,8 @@ static uint32_t read_same(source *s, const char *name, presence need, uint32_t v
     const pith_gguf_value *v = s->status == PITH_OK ? pith_gguf_find(s->gguf, set_key(s, name)) : NULL;
     if (!v || v->type != PITH_GGUF_ARRAY) return read_u32(s, name, need, value, least, most);
     if ((v->item != PITH_GGUF_U32 && v->item != PITH_GGUF_I32) || v->n == 0) {
-        s->status = pith_fail(s->err, PITH_E_FORMAT, "%s: %s: expected u32, found an array of %s", s->gguf->path, s->key,
-                              pith_gguf_type_name(v->item));
+        s->status = pith_fail(s->err, PITH_E_FORMAT, "%s: %s: expected u32, found an array of %s", s->gguf->path,
+                              s->key, pith_gguf_type_name(v->item));
         return value;
     }
     value = pith_gguf_u32_at(v, 0);
@@ -59,8 +59,8 @@ static uint32_t read_same(source *s, const char *name, presence need, uint32_t v
             s->status = pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: %s: layers that differ cannot be run", s->gguf->path,
                                   s->key);
     if (s->status == PITH_OK && (value < least || value > most))
-        s->status = pith_fail(s->err, PITH_E_FORMAT, "%s: %s: expected %u to %u, found %u", s->gguf->path, s->key, least,
-                              most, value);
+        s->status = pith_fail(s->err, PITH_E_FORMAT, "%s: %s: expected %u to %u, found %u", s->gguf->path, s->key,
+                              least, most, value);
     return value;
 }
 
@@ -68,8 +68,8 @@ static uint32_t read_same(source *s, const char *name, presence need, uint32_t v
 static void refuse_feature(source *s, const char *name, const char *what) {
     uint32_t n = read_u32(s, name, OPTIONAL, 0, 0, UINT32_MAX);
     if (s->status == PITH_OK && n > 0)
-        s->status = pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: %s: %s cannot be run, found %u", s->gguf->path, s->key,
-                              what, n);
+        s->status =
+            pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: %s: %s cannot be run, found %u", s->gguf->path, s->key, what, n);
 }
 
 static void read_arch(source *s, pith_config *c) {
@@ -95,7 +95,8 @@ static void read_sizes(source *s, pith_config *c) {
     if (s->status == PITH_OK)
         s->status = pith_gguf_bool(s->gguf, set_key(s, "attention.causal"), false, &causal, s->err);
     if (s->status == PITH_OK && !causal)
-        s->status = pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: %s: only causal models can be run", s->gguf->path, s->key);
+        s->status =
+            pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: %s: only causal models can be run", s->gguf->path, s->key);
 
     c->n_layers = read_u32(s, "block_count", REQUIRED, 0, 1, PITH_MAX_LAYERS);
     c->d_model = read_u32(s, "embedding_length", REQUIRED, 0, 1, PITH_MAX_WIDTH);
@@ -109,7 +110,8 @@ static void read_sizes(source *s, pith_config *c) {
 static void read_heads(source *s, pith_config *c) {
     if (s->status != PITH_OK) return;
     if (c->n_heads % c->n_kv_heads != 0) {
-        s->status = pith_fail(s->err, PITH_E_FORMAT, "%s: %s.attention.head_count: expected a multiple of the %u KV heads, found %u",
+        s->status = pith_fail(s->err, PITH_E_FORMAT,
+                              "%s: %s.attention.head_count: expected a multiple of the %u KV heads, found %u",
                               s->gguf->path, s->arch, c->n_kv_heads, c->n_heads);
         return;
     }
@@ -117,8 +119,8 @@ static void read_heads(source *s, pith_config *c) {
     c->head_dim = read_u32(s, "attention.key_length", OPTIONAL, d, 1, UINT32_MAX);
     uint32_t values = read_u32(s, "attention.value_length", OPTIONAL, d, 1, UINT32_MAX);
     if (s->status == PITH_OK && values != c->head_dim)
-        s->status = pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: %s: expected the keys' %u, found %u", s->gguf->path, s->key,
-                              c->head_dim, values);
+        s->status = pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: %s: expected the keys' %u, found %u", s->gguf->path,
+                              s->key, c->head_dim, values);
     if (s->status == PITH_OK && (c->head_dim % 8 != 0 || c->head_dim > PITH_MAX_HEAD_DIM))
         s->status = pith_fail(s->err, PITH_E_UNSUPPORTED, "%s: head size: expected a multiple of 8 up to %u, found %u",
                               s->gguf->path, PITH_MAX_HEAD_DIM, c->head_dim);
@@ -156,7 +158,8 @@ static scaling read_scaling(source *s) {
 // libllama for other architectures only. We follow it, and so use YaRN's defaults.
 static void read_rope(source *s, pith_config *c) {
     pith_rope *rope = &c->rope;
-    *rope = (pith_rope){.neox = c->arch != PITH_ARCH_LLAMA, .n_rot = c->head_dim, .beta_fast = 32.0f, .beta_slow = 1.0f};
+    *rope =
+        (pith_rope){.neox = c->arch != PITH_ARCH_LLAMA, .n_rot = c->head_dim, .beta_fast = 32.0f, .beta_slow = 1.0f};
     rope->base = read_f32(s, "rope.freq_base", OPTIONAL, 10000.0f, 1.0f, 1e15f);
     scaling kind = read_scaling(s);
     float factor = read_f32(s, "rope.scale_linear", OPTIONAL, 0, 0, 65536.0f); // the old name
@@ -190,8 +193,8 @@ pith_status pith_config_read(const pith_gguf *gguf, pith_config *out, pith_error
     read_sizes(&s, &c);
     read_heads(&s, &c);
     read_rope(&s, &c);
-    // attention.sliding_window, which some Mistral files have, is ignored, as libllama does for these architectures: the
-    // result is the model's own up to that many positions.
+    // attention.sliding_window, which some Mistral files have, is ignored, as libllama does for these architectures:
+    // the result is the model's own up to that many positions.
     *out = c;
     return s.status;
 }

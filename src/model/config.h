@@ -10,13 +10,13 @@ typedef enum pith_arch { PITH_ARCH_QWEN2, PITH_ARCH_QWEN3, PITH_ARCH_LLAMA } pit
 typedef struct pith_config {
     pith_arch arch;
     uint32_t n_layers;
-    uint32_t d_model; // D
-    uint32_t n_heads; // H
+    uint32_t d_model;    // D
+    uint32_t n_heads;    // H
     uint32_t n_kv_heads; // G
-    uint32_t head_dim; // d; keys and values alike
-    uint32_t d_ff; // F
-    uint32_t n_vocab; // V; as the embedding has it, so 0 until the weights are bound
-    uint32_t n_ctx; // positions usable after rope scaling
+    uint32_t head_dim;   // d; keys and values alike
+    uint32_t d_ff;       // F
+    uint32_t n_vocab;    // V; as the embedding has it, so 0 until the weights are bound
+    uint32_t n_ctx;      // positions usable after rope scaling
     float rms_eps;
     pith_rope rope; // factors point into the weights
 } pith_config;

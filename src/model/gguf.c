@@ -41,8 +41,9 @@ static bool ok(const reader *r) { return r->status == PITH_OK; }
 
 static const uint8_t *take(reader *r, uint64_t bytes) {
     if (ok(r) && bytes > r->size - r->at)
-        refuse(r, PITH_E_FORMAT, r->at, "truncated inside %s: %" PRIu64 " bytes expected at byte %" PRIu64 ", found %" PRIu64,
-               r->section, bytes, r->at, r->size - r->at);
+        refuse(r, PITH_E_FORMAT, r->at,
+               "truncated inside %s: %" PRIu64 " bytes expected at byte %" PRIu64 ", found %" PRIu64, r->section, bytes,
+               r->at, r->size - r->at);
     if (!ok(r)) return NULL;
     const uint8_t *p = r->base + r->at;
     r->at += bytes;
@@ -72,8 +73,8 @@ static pith_text take_name(reader *r, const char *what, uint64_t number, uint32_
     const uint8_t *p = take(r, length);
     for (uint64_t i = 0; p && i < length; i++)
         if (p[i] <= ' ' || p[i] >= 0x7f) {
-            refuse(r, PITH_E_FORMAT, start + 8 + i, "name of %s %" PRIu64 ": expected printable ASCII, found byte 0x%02x",
-                   what, number, p[i]);
+            refuse(r, PITH_E_FORMAT, start + 8 + i,
+                   "name of %s %" PRIu64 ": expected printable ASCII, found byte 0x%02x", what, number, p[i]);
             p = NULL;
         }
     return p ? (pith_text){(const char *)p, (uint32_t)length} : (pith_text){0};
@@ -85,10 +86,10 @@ static const struct {
     const char *name;
     uint8_t bytes; // 0: no fixed size
 } types[PITH_GGUF_N_TYPES] = {
-    [PITH_GGUF_U8] = {"u8", 1},         [PITH_GGUF_I8] = {"i8", 1},       [PITH_GGUF_U16] = {"u16", 2},
-    [PITH_GGUF_I16] = {"i16", 2},       [PITH_GGUF_U32] = {"u32", 4},     [PITH_GGUF_I32] = {"i32", 4},
-    [PITH_GGUF_F32] = {"f32", 4},       [PITH_GGUF_BOOL] = {"bool", 1},   [PITH_GGUF_STRING] = {"string", 0},
-    [PITH_GGUF_ARRAY] = {"array", 0},   [PITH_GGUF_U64] = {"u64", 8},     [PITH_GGUF_I64] = {"i64", 8},
+    [PITH_GGUF_U8] = {"u8", 1},       [PITH_GGUF_I8] = {"i8", 1},     [PITH_GGUF_U16] = {"u16", 2},
+    [PITH_GGUF_I16] = {"i16", 2},     [PITH_GGUF_U32] = {"u32", 4},   [PITH_GGUF_I32] = {"i32", 4},
+    [PITH_GGUF_F32] = {"f32", 4},     [PITH_GGUF_BOOL] = {"bool", 1}, [PITH_GGUF_STRING] = {"string", 0},
+    [PITH_GGUF_ARRAY] = {"array", 0}, [PITH_GGUF_U64] = {"u64", 8},   [PITH_GGUF_I64] = {"i64", 8},
     [PITH_GGUF_F64] = {"f64", 8},
 };
 
@@ -181,8 +182,9 @@ static void take_tensor_type(reader *r, pith_weight *t) {
     t->type = (int)type;
     int64_t block = ggml_blck_size((enum ggml_type)type), blocks = t->ne[0] / block;
     if (t->ne[0] % block != 0) {
-        refuse(r, PITH_E_FORMAT, start, "%s: expected rows of whole blocks of %" PRId64 " elements of %s, found %" PRId64,
-               t->name, block, ggml_type_name((enum ggml_type)type), t->ne[0]);
+        refuse(r, PITH_E_FORMAT, start,
+               "%s: expected rows of whole blocks of %" PRId64 " elements of %s, found %" PRId64, t->name, block,
+               ggml_type_name((enum ggml_type)type), t->ne[0]);
         return;
     }
     blocks *= t->ne[1] * t->ne[2] * t->ne[3]; // no overflow: the number of elements has none
@@ -225,8 +227,9 @@ static void place_data(reader *r, pith_gguf *g) {
     for (uint32_t i = 0; i < g->n_tensors; i++) {
         pith_weight *t = &g->tensors[i];
         if (offset > r->size || t->bytes > r->size - offset) {
-            refuse(r, PITH_E_FORMAT, r->size, "%s: truncated inside tensor data: %zu bytes expected at byte %" PRIu64
-                   ", found %" PRIu64, t->name, t->bytes, offset, offset > r->size ? 0 : r->size - offset);
+            refuse(r, PITH_E_FORMAT, r->size,
+                   "%s: truncated inside tensor data: %zu bytes expected at byte %" PRIu64 ", found %" PRIu64, t->name,
+                   t->bytes, offset, offset > r->size ? 0 : r->size - offset);
             return;
         }
         t->data = r->base + offset;
@@ -238,8 +241,7 @@ static void place_data(reader *r, pith_gguf *g) {
 
 static uint32_t take_count(reader *r, const char *what, uint32_t max) {
     uint64_t start = r->at, n = take_u64(r);
-    if (ok(r) && n > max)
-        refuse(r, PITH_E_FORMAT, start, "%" PRIu64 " %s are not possible (at most %u)", n, what, max);
+    if (ok(r) && n > max) refuse(r, PITH_E_FORMAT, start, "%" PRIu64 " %s are not possible (at most %u)", n, what, max);
     return ok(r) ? (uint32_t)n : 0;
 }
 

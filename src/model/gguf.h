@@ -44,14 +44,14 @@ typedef enum pith_gguf_type {
 #define PITH_GGUF_MAX_TENSORS 16384u
 #define PITH_GGUF_MAX_KEY_BYTES 255u
 #define PITH_GGUF_MAX_LENGTH (1u << 30) // bytes of a string, elements of an array: ggml's own bound
-#define PITH_GGUF_MAX_NAME_BYTES 63u // of a tensor: ggml's GGML_MAX_NAME less the terminator
+#define PITH_GGUF_MAX_NAME_BYTES 63u    // of a tensor: ggml's GGML_MAX_NAME less the terminator
 
 typedef struct pith_gguf_value {
     pith_gguf_type type;
-    pith_gguf_type item;  // of an array's elements; else the same as type
-    uint64_t n;           // elements of an array, else 1
-    const uint8_t *data;  // first element, not aligned; a string's length comes first
-    const char *key;      // not terminated
+    pith_gguf_type item; // of an array's elements; else the same as type
+    uint64_t n;          // elements of an array, else 1
+    const uint8_t *data; // first element, not aligned; a string's length comes first
+    const char *key;     // not terminated
     uint32_t key_length;
 } pith_gguf_value;
 
@@ -60,14 +60,14 @@ typedef struct pith_gguf {
     const char *path; // borrowed; names the file in messages (its tail, when it is long)
     const uint8_t *base;
     size_t bytes;
-    uint32_t alignment;   // of tensor data: a power of two, at least 32
+    uint32_t alignment; // of tensor data: a power of two, at least 32
     uint32_t n_values;
     pith_gguf_value *values; // (n_values), in the file's order
     uint32_t n_tensors;
-    pith_weight *tensors; // (n_tensors), in the file's order; ne of missing dimensions is 1
+    pith_weight *tensors;                        // (n_tensors), in the file's order; ne of missing dimensions is 1
     char (*names)[PITH_GGUF_MAX_NAME_BYTES + 1]; // (n_tensors) what the tensors' `name` points to
-    pith_nameset index;   // of tensor names
-    uint64_t data_offset; // where tensor data begins
+    pith_nameset index;                          // of tensor names
+    uint64_t data_offset;                        // where tensor data begins
 } pith_gguf;
 
 // Checks the `bytes` bytes at `base`, which stay borrowed until pith_gguf_free. `path` is for messages. PITH_E_FORMAT

@@ -18,7 +18,7 @@ using jinja::mk_val;
 
 // How deep the parser and the runtime will recurse, from the tokens alone.
 class depth_check {
-public:
+  public:
     void run(const std::vector<jinja::token> &tokens) {
         for (size_t i = 0; i < tokens.size(); i++) {
             bool has_name = i + 1 < tokens.size() && tokens[i + 1].t == jinja::token::identifier;
@@ -26,7 +26,7 @@ public:
         }
     }
 
-private:
+  private:
     std::vector<unsigned> bodies; // open statements with a body, and how many levels each has
     unsigned levels = 0;          // their sum
     unsigned brackets = 0, in_tag = 0;
@@ -35,7 +35,10 @@ private:
         using jinja::token;
         in_tag++;
         switch (type) {
-        case token::open_statement: start_tag(); statement(next); break;
+        case token::open_statement:
+            start_tag();
+            statement(next);
+            break;
         case token::open_expression: start_tag(); break;
         case token::open_paren:
         case token::open_square_bracket:
@@ -58,7 +61,8 @@ private:
         } else if (name == "elif" && !bodies.empty()) { // is an if inside the else branch
             bodies.back()++;
             levels++;
-        } else if ((name == "endif" || name == "endfor" || name == "endmacro" || name == "endcall" || name == "endfilter") &&
+        } else if ((name == "endif" || name == "endfor" || name == "endmacro" || name == "endcall" ||
+                    name == "endfilter") &&
                    !bodies.empty()) {
             levels -= bodies.back();
             bodies.pop_back();
@@ -100,7 +104,8 @@ std::string render(const pith_jinja_input &in) {
 // The engine's messages have a picture of the source around their point: keep the point.
 void set_error(const char *what, char *error, size_t capacity) {
     const char *last = what;
-    for (const char *p = std::strstr(what, "Error: "); p; p = std::strstr(p, "Error: ")) last = p += std::strlen("Error: ");
+    for (const char *p = std::strstr(what, "Error: "); p; p = std::strstr(p, "Error: "))
+        last = p += std::strlen("Error: ");
     while (*last == '\n' || *last == '-' || *last == ' ') last++;
     std::snprintf(error, capacity, "%s", last);
 }

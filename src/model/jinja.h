@@ -9,10 +9,10 @@
 extern "C" {
 #endif
 
-// Bounds on a template. The engine parses and runs by recursion, so depth must be bounded before it starts: what is open
-// at once (brackets, statements, elif branches), and the operators of one tag, which nest as well. The largest templates
-// in use have 17 KiB, 13 levels and 600 tokens in a tag. A template can still loop for long or recurse through a
-// macro without end; it comes with the weights, and is trusted as much.
+// Bounds on a template. The engine parses and runs by recursion, so depth must be bounded before it starts: what is
+// open at once (brackets, statements, elif branches), and the operators of one tag, which nest as well. The largest
+// templates in use have 17 KiB, 13 levels and 600 tokens in a tag. A template can still loop for long or recurse
+// through a macro without end; it comes with the weights, and is trusted as much.
 #define PITH_JINJA_MAX_BYTES (256u << 10)
 #define PITH_JINJA_MAX_DEPTH 64u
 #define PITH_JINJA_MAX_TAG 1024u // tokens between {{ and }} or {% and %}
@@ -31,7 +31,7 @@ typedef struct pith_jinja_input {
 
 typedef enum pith_jinja_result {
     PITH_JINJA_OK,
-    PITH_JINJA_FAILED,    // does not parse, is past a bound, or raised: `error` says what
+    PITH_JINJA_FAILED, // does not parse, is past a bound, or raised: `error` says what
     PITH_JINJA_NO_MEMORY,
 } pith_jinja_result;
 

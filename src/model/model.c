@@ -60,8 +60,7 @@ static void describe(pith_model *m, const char *path) {
 
 static pith_status load(pith_model *m, const char *path, pith_error *err) {
     pith_status status = pith_mapping_open(path, &m->mapping, err);
-    if (status == PITH_OK)
-        status = pith_gguf_check(m->mapping.base, m->mapping.bytes, path, m->alloc, &m->gguf, err);
+    if (status == PITH_OK) status = pith_gguf_check(m->mapping.base, m->mapping.bytes, path, m->alloc, &m->gguf, err);
     if (status == PITH_OK) status = pith_config_read(&m->gguf, &m->config, err);
     if (status == PITH_OK) status = pith_weights_bind(&m->gguf, &m->config, m->alloc, &m->weights, err);
     if (status == PITH_OK) status = pith_vocab_load(path, &m->gguf, m->alloc, &m->vocab, err);

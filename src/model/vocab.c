@@ -1,7 +1,6 @@
 #include "model/vocab.h"
 
 #include "base/utf8.h"
-#include "model/mapping.h"
 #include "model/vocab_check.h"
 
 #include "llama.h"
@@ -79,7 +78,8 @@ static pith_status check_text(const pith_vocab *v, const char *text, size_t byte
         return pith_fail(err, PITH_E_ARG, "text: expected at most %d bytes, found %zu", INT32_MAX / 2, bytes);
     size_t valid = pith_utf8_valid(text, bytes);
     if (valid != bytes)
-        return pith_fail_at(err, PITH_E_FORMAT, valid, "text: not UTF-8: byte 0x%02x at %zu", (uint8_t)text[valid], valid);
+        return pith_fail_at(err, PITH_E_FORMAT, valid, "text: not UTF-8: byte 0x%02x at %zu", (uint8_t)text[valid],
+                            valid);
     size_t run = v->facts.max_run == UINT32_MAX ? 0 : longest_run(text, bytes);
     if (run > v->facts.max_run)
         return pith_fail(err, PITH_E_ARG, "text: this vocabulary can split words of at most %u bytes, found one of %zu",
@@ -101,7 +101,8 @@ pith_status pith_vocab_tokenize(const pith_vocab *v, const char *text, size_t by
     // libllama is asked for the text's tokens only: it would add a begin-of-sequence token to one that is there.
     size_t room = capacity > first ? capacity - first : 0;
     if (room > INT32_MAX) room = INT32_MAX;
-    int32_t found = llama_tokenize(v->vocab, text, (int32_t)bytes, out ? out + first : NULL, (int32_t)room, false, special);
+    int32_t found =
+        llama_tokenize(v->vocab, text, (int32_t)bytes, out ? out + first : NULL, (int32_t)room, false, special);
     size_t needed = first + (size_t)(found < 0 ? -(int64_t)found : found);
     *n = needed;
     if (first && capacity > 0) out[0] = v->facts.bos;
@@ -121,4 +122,6 @@ size_t pith_vocab_text(const pith_vocab *v, pith_token token, bool special, char
     return (size_t)(n < 0 ? -n : n);
 }
 
-bool pith_vocab_ends(const pith_vocab *v, pith_token token) { return inside(v, token) && llama_vocab_is_eog(v->vocab, token); }
+bool pith_vocab_ends(const pith_vocab *v, pith_token token) {
+    return inside(v, token) && llama_vocab_is_eog(v->vocab, token);
+}

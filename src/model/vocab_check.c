@@ -47,13 +47,20 @@ static const struct {
     const char *name;
     bool regex;
 } splitters[] = {
-    {"qwen2", false},        {"deepseek-r1-qwen", false}, {"qwen35", false},     {"megrez", false},
-    {"llama-bpe", false},    {"llama3", false},           {"llama-v3", false},   {"falcon3", false},
-    {"pixtral", false},      {"smaug-bpe", false},        {"dbrx", false},       {"gpt-2", false},
-    {"mellum", false},       {"smollm", false},           {"starcoder", false},  {"refact", false},
-    {"command-r", false},    {"minerva-7b", false},       {"trillion", false},   {"default", true},
-    {"deepseek-llm", true},  {"deepseek-coder", true},    {"deepseek-v3", true}, {"tekken", true},
-    {"seed-coder", true},    {"falcon", true},            {"viking", true},      {"poro-chat", true},
+    {"qwen2", false},       {"deepseek-r1-qwen", false},
+    {"qwen35", false},      {"megrez", false},
+    {"llama-bpe", false},   {"llama3", false},
+    {"llama-v3", false},    {"falcon3", false},
+    {"pixtral", false},     {"smaug-bpe", false},
+    {"dbrx", false},        {"gpt-2", false},
+    {"mellum", false},      {"smollm", false},
+    {"starcoder", false},   {"refact", false},
+    {"command-r", false},   {"minerva-7b", false},
+    {"trillion", false},    {"default", true},
+    {"deepseek-llm", true}, {"deepseek-coder", true},
+    {"deepseek-v3", true},  {"tekken", true},
+    {"seed-coder", true},   {"falcon", true},
+    {"viking", true},       {"poro-chat", true},
 };
 
 static void check_tokenizer(checker *c) {
@@ -116,7 +123,8 @@ static void check_tokens(checker *c) {
         pith_text t = pith_gguf_next_text(&at);
         if (t.length > MAX_TOKEN_BYTES) refuse(c, PITH_E_FORMAT, "%s: token %u is %u bytes long", key, i, t.length);
         else if (memchr(t.at, 0, t.length)) refuse(c, PITH_E_FORMAT, "%s: token %u has a zero byte inside", key, i);
-        else if (pith_utf8_valid(t.at, t.length) != t.length) refuse(c, PITH_E_FORMAT, "%s: token %u is not UTF-8", key, i);
+        else if (pith_utf8_valid(t.at, t.length) != t.length)
+            refuse(c, PITH_E_FORMAT, "%s: token %u is not UTF-8", key, i);
         if (!ok(c)) return;
         empty = empty || t.length == 0;
         like_empty = like_empty || (t.length > 7 && memcmp(t.at, "[EMPTY_", 7) == 0);
@@ -129,9 +137,7 @@ static void check_tokens(checker *c) {
 }
 
 // A byte token's text is <0xXX>: libllama takes its digits from fixed places.
-static bool names_byte(pith_text t) {
-    return t.length == 6 && memcmp(t.at, "<0x", 3) == 0 && t.at[5] == '>';
-}
+static bool names_byte(pith_text t) { return t.length == 6 && memcmp(t.at, "<0x", 3) == 0 && t.at[5] == '>'; }
 
 static void check_types(checker *c) {
     const char *key = "tokenizer.ggml.token_type";
@@ -141,9 +147,11 @@ static void check_types(checker *c) {
     for (uint32_t i = 0; ok(c) && i < c->facts->n_tokens; i++) {
         pith_text t = pith_gguf_next_text(&at);
         uint32_t type = pith_gguf_u32_at(types, i);
-        if (type > TYPE_BYTE) refuse(c, PITH_E_FORMAT, "%s: token %u: expected a type from 0 to 6, found %d", key, i, (int)type);
+        if (type > TYPE_BYTE)
+            refuse(c, PITH_E_FORMAT, "%s: token %u: expected a type from 0 to 6, found %d", key, i, (int)type);
         if (type == TYPE_BYTE && !names_byte(t))
-            refuse(c, PITH_E_FORMAT, "%s: token %u: expected a byte token's text <0xXX>, found '%.*s'", key, i, shown(t), t.at);
+            refuse(c, PITH_E_FORMAT, "%s: token %u: expected a byte token's text <0xXX>, found '%.*s'", key, i,
+                   shown(t), t.at);
     }
 }
 
@@ -165,7 +173,8 @@ static void check_bytes(checker *c) {
     }
 }
 
-// "left right": libllama cuts at the first space after the first byte, and takes what it cannot cut for two empty parts.
+// "left right": libllama cuts at the first space after the first byte, and takes what it cannot cut for two empty
+// parts.
 static void check_merges(checker *c) {
     if (c->facts->spm) return;
     const char *key = "tokenizer.ggml.merges";
@@ -177,8 +186,8 @@ static void check_merges(checker *c) {
         pith_text m = pith_gguf_next_text(&at);
         const char *space = m.length > 2 ? memchr(m.at + 1, ' ', m.length - 2) : NULL;
         if (!space || memchr(m.at, 0, m.length))
-            refuse(c, PITH_E_FORMAT, "%s: merge %" PRIu64 ": expected two parts with a space between, found '%.*s'", key, i,
-                   shown(m), m.at);
+            refuse(c, PITH_E_FORMAT, "%s: merge %" PRIu64 ": expected two parts with a space between, found '%.*s'",
+                   key, i, shown(m), m.at);
     }
 }
 

@@ -48,8 +48,8 @@ static const pith_weight *find(binder *b, presence need, const char *role, uint3
     for (int i = 0; i < 4; i++)
         if (w->ne[i] != ne[i] && b->status == PITH_OK) {
             print_shape(w->ne, found, sizeof found);
-            b->status = pith_fail(b->err, PITH_E_FORMAT, "%s: %s: expected %s, found %s", b->gguf->path, name, expected,
-                                  found);
+            b->status =
+                pith_fail(b->err, PITH_E_FORMAT, "%s: %s: expected %s, found %s", b->gguf->path, name, expected, found);
         }
     return w;
 }
@@ -59,7 +59,8 @@ static const pith_weight *matrix(binder *b, presence need, const char *role, uin
     if (!w || b->status != PITH_OK) return w;
     enum ggml_type type = (enum ggml_type)w->type;
     // What ggml can multiply it stores as f32 or knows how to expand, which the embedding needs.
-    bool runs = ggml_get_type_traits_cpu(type)->vec_dot && (type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float);
+    bool runs =
+        ggml_get_type_traits_cpu(type)->vec_dot && (type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float);
     if (!runs)
         b->status = pith_fail(b->err, PITH_E_UNSUPPORTED, "%s: %s: products with type %s cannot be computed",
                               b->gguf->path, w->name, ggml_type_name(type));
@@ -143,8 +144,10 @@ static void bind_all(binder *b, pith_config *c, pith_weights *out) {
 pith_status pith_weights_bind(const pith_gguf *gguf, pith_config *config, const pith_allocator *alloc,
                               pith_weights *out, pith_error *err) {
     binder b = {.gguf = gguf, .used = pith_new(alloc, gguf->n_tensors, sizeof *b.used), .err = err};
-    *out = (pith_weights){.layers = pith_new(alloc, config->n_layers, sizeof *out->layers), .n_layers = config->n_layers};
-    if (!b.used || !out->layers) b.status = pith_fail(err, PITH_E_MEMORY, "%s: no memory for its weights' table", gguf->path);
+    *out =
+        (pith_weights){.layers = pith_new(alloc, config->n_layers, sizeof *out->layers), .n_layers = config->n_layers};
+    if (!b.used || !out->layers)
+        b.status = pith_fail(err, PITH_E_MEMORY, "%s: no memory for its weights' table", gguf->path);
     else bind_all(&b, config, out);
     pith_delete(alloc, b.used, gguf->n_tensors, sizeof *b.used);
     if (b.status != PITH_OK) pith_weights_free(out, alloc);

@@ -15,9 +15,9 @@ typedef struct pith_layer_weights {
 } pith_layer_weights;
 
 typedef struct pith_weights {
-    const pith_weight *embed;  // (V, D)
-    const pith_weight *norm;   // (D)
-    const pith_weight *head;   // (V, D); the embedding when tied
+    const pith_weight *embed;   // (V, D)
+    const pith_weight *norm;    // (D)
+    const pith_weight *head;    // (V, D); the embedding when tied
     pith_layer_weights *layers; // (n_layers), owned
     uint32_t n_layers;
 } pith_weights;

@@ -1,0 +1,60 @@
+// The machine's read bandwidth: threads that sum up a buffer much larger than the last cache, each its own part.
+#define _GNU_SOURCE // madvise
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/mman.h>
+
+#include "base/clock.h"
+#include "bench.h"
+
+enum { MAX_THREADS = 128, PASSES = 8 };
+#define BUFFER_BYTES ((size_t)1 << 30)
+
+typedef uint64_t vec64 __attribute__((vector_size(64)));
+
+typedef struct part {
+    const vec64 *at;
+    size_t n; // vectors, a multiple of 4
+    volatile uint64_t sum; // so that the reads are needed
+} part;
+
+static void *read_part(void *arg) {
+    part *p = arg;
+    vec64 sum[4] = {{0}};
+    for (size_t i = 0; i < p->n; i += 4)
+        for (size_t j = 0; j < 4; j++) sum[j] += p->at[i + j];
+    const vec64 all = sum[0] + sum[1] + sum[2] + sum[3];
+    p->sum = all[0] + all[1] + all[2] + all[3] + all[4] + all[5] + all[6] + all[7];
+    return NULL;
+}
+
+// Seconds of one pass; 0 when a thread could not be started. Starting them takes a thousandth of it.
+static double pass(const vec64 *buffer, uint32_t n_threads) {
+    pthread_t threads[MAX_THREADS];
+    part parts[MAX_THREADS];
+    const size_t n = BUFFER_BYTES / sizeof(vec64) / n_threads / 4 * 4;
+    uint32_t started = 0;
+    const double start = pith_seconds();
+    for (; started < n_threads; started++) {
+        parts[started] = (part){.at = buffer + started * n, .n = n};
+        if (pthread_create(&threads[started], NULL, read_part, &parts[started]) != 0) break;
+    }
+    for (uint32_t t = 0; t < started; t++) pthread_join(threads[t], NULL);
+    return started == n_threads ? pith_seconds() - start : 0;
+}
+
+double bandwidth_measure(uint32_t n_threads) {
+    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
+    uint8_t *buffer = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (buffer == MAP_FAILED) return 0;
+    madvise(buffer, BUFFER_BYTES, MADV_HUGEPAGE); // the memory's limit, not that of address translation
+    for (size_t i = 0; i < BUFFER_BYTES; i += 4096) buffer[i] = (uint8_t)(i >> 12);
+
+    double best = 0;
+    for (int i = 0; i < PASSES; i++) {
+        const double seconds = pass((const vec64 *)(const void *)buffer, n_threads);
+        if (seconds > 0 && (best == 0 || seconds < best)) best = seconds;
+    }
+    munmap(buffer, BUFFER_BYTES);
+    return best > 0 ? (double)BUFFER_BYTES / best : 0;
+}

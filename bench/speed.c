@@ -1,0 +1,83 @@
+// Pith against llama.cpp on an idle machine.
+#include <stdio.h>
+
+#include "bench.h"
+
+static const struct speed_row {
+    const char *name;
+    const char *what;
+    workload work;
+    const char *target; // of Pith's rate divided by llama.cpp's
+} rows[] = {
+    {"decode", "decode, empty cache", {1, 0, 128, 3}, "≥ 0.97"},
+    {"depth", "decode at 8192 rows, full KV", {1, 8192, 64, 1}, "≥ 1.7, and ≥ 85 % of the bandwidth"},
+    {"prefill", "prefill of 512 tokens", {1, 512, 0, 3}, "≥ 0.9"},
+    {"batch", "8 sequences decoding at 2048 rows each", {8, 2048, 64, 1}, "≥ 1.4; goal 2.5"},
+};
+enum { N_ROWS = sizeof rows / sizeof *rows };
+
+static struct {
+    double peer[MAX_ROUNDS], ours[MAX_ROUNDS], ratio[MAX_ROUNDS];
+    uint32_t n; // rounds
+} results[N_ROWS];
+
+// What a decode step must read: the weights once, and every row of every cache, taken at the middle of the measured
+// stretch. 0 for prefill, which is bound by arithmetic.
+static double step_bytes(const bench *b, const workload *w) {
+    if (w->n_new == 0) return 0;
+    return weight_bytes(b) + w->n_seqs * (w->depth + 0.5 * w->n_new) * row_bytes(b);
+}
+
+bool speed_has(const char *list) {
+    for (int i = 0; i < N_ROWS; i++)
+        if (listed(rows[i].name, list)) return true;
+    return false;
+}
+
+bool speed_round(const bench *b, const char *list, uint32_t round) {
+    for (int i = 0; i < N_ROWS; i++) {
+        const workload *w = &rows[i].work;
+        double peer, ours;
+        if (!listed(rows[i].name, list)) continue;
+        if (!peer_rate(b, w, &peer) || !ours_rate(b, b->n_threads, w, &ours)) return false;
+        results[i].peer[round] = peer, results[i].ours[round] = ours, results[i].ratio[round] = ours / peer;
+        results[i].n = round + 1;
+        fprintf(stderr, "round %u, %s: llama.cpp %.1f tokens/s, Pith %.1f, ratio %.2f\n", round + 1, rows[i].name, peer,
+                ours, ours / peer);
+    }
+    return true;
+}
+
+// A cell: tokens/s, and for decode the memory traffic that this rate means.
+static void print_rate(const bench *b, FILE *out, const workload *w, const double *rate, uint32_t n) {
+    const double bytes = step_bytes(b, w);
+    double traffic[MAX_ROUNDS], share[MAX_ROUNDS];
+    for (uint32_t i = 0; i < n; i++) {
+        traffic[i] = rate[i] / w->n_seqs * bytes;
+        share[i] = b->bandwidth[i] > 0 ? traffic[i] / b->bandwidth[i] : 0;
+    }
+    fprintf(out, " %.1f tok/s", median(rate, n));
+    if (bytes > 0) fprintf(out, ", %.1f GB/s, %.0f %%", 1e-9 * median(traffic, n), 100 * median(share, n));
+    fputs(" |", out);
+}
+
+void speed_print(const bench *b, FILE *out, bool *complete) {
+    *complete = true;
+    fputs("| what | read per step | llama.cpp | Pith | ratio (all rounds) | must reach |\n"
+          "| --- | --- | --- | --- | --- | --- |\n", out);
+    for (int i = 0; i < N_ROWS; i++) {
+        const uint32_t n = results[i].n;
+        if (n == 0) {
+            *complete = false;
+            continue;
+        }
+        const double bytes = step_bytes(b, &rows[i].work);
+        fprintf(out, "| %s |", rows[i].what);
+        if (bytes > 0) fprintf(out, " %.0f MB |", 1e-6 * bytes);
+        else fputs(" |", out);
+        print_rate(b, out, &rows[i].work, results[i].peer, n);
+        print_rate(b, out, &rows[i].work, results[i].ours, n);
+        fprintf(out, " **%.2f** (%.2f to %.2f) | %s |\n", median(results[i].ratio, n), smallest(results[i].ratio, n),
+                largest(results[i].ratio, n), rows[i].target);
+    }
+}

@@ -1,0 +1,214 @@
+"""The program as a person or a script meets it: answers, JSON, traces, a terminal, interrupts, and bad input."""
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import tempfile
+import unittest
+
+PITH, BIN = os.environ["PITH_PROGRAM"], os.environ["PITH_TEST_BIN"]
+FOLDER = tempfile.TemporaryDirectory()
+MODEL = os.path.join(FOLDER.name, "tiny.gguf")
+
+
+def run(*args, text=None, raw=None):
+    """(exit code, stdout, stderr) of pith with these arguments."""
+    data = raw if raw is not None else (text or "").encode()
+    done = subprocess.run([PITH, *args], input=data, capture_output=True, timeout=120)
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def answer(*args, **more):
+    code, out, err = run("run", "-m", MODEL, *args, **more)
+    assert code == 0, err
+    return out, err
+
+
+def as_json(*args, **more):
+    return json.loads(answer("--json", *args, **more)[0])
+
+
+class Answers(unittest.TestCase):
+    def test_prompt_from_flag_file_and_standard_input_is_one_prompt(self):
+        path = os.path.join(FOLDER.name, "question.txt")
+        with open(path, "w") as f:
+            f.write("Why?")
+        common = ("-n", "30", "--seed", "3", "--ignore-eos")
+        texts = {as_json("-p", "Why?", *common)["text"], as_json("-f", path, *common)["text"],
+                 as_json("-f", "-", *common, text="Why?")["text"], as_json(*common, text="Why?")["text"]}
+        self.assertEqual(len(texts), 1)
+
+    def test_raw_differs_from_the_template(self):
+        self.assertGreater(as_json("-p", "Why?", "-n", "1")["prompt_tokens"],
+                           as_json("-p", "Why?", "-n", "1", "--raw")["prompt_tokens"])
+
+    def test_json_has_the_promised_fields(self):
+        j = as_json("-p", "Why?", "-n", "200", "--ignore-eos", "--policy", "rpc:p=32,r=8,c=4")
+        self.assertTrue(j["policy"].startswith("rpc:p=32,r=8,c=4"))
+        self.assertEqual(j["finish_reason"], "length")
+        self.assertEqual(j["completion_tokens"], 200)
+        kv, prompt = j["kv"], j["prompt_tokens"]
+        self.assertEqual(kv["rows_full"], prompt + 199)  # the last token is drawn and not read
+        self.assertEqual(kv["compressions"], 5)
+        self.assertEqual(kv["rows_peak"], prompt + 4 * 8 + 32 + 8)
+        self.assertLess(kv["bytes_peak"], kv["bytes_full"])
+        self.assertGreater(j["timing"]["tokens_per_second"], 0)
+
+    def test_trace_tells_what_was_kept(self):
+        path = os.path.join(FOLDER.name, "trace")
+        j = as_json("-p", "Why?", "-n", "100", "--ignore-eos", "--policy", "rpc:p=32,r=8,c=4", "--trace", path)
+        lines = [json.loads(line) for line in open(path)]
+        self.assertEqual(len(lines), 2 * j["kv"]["compressions"])  # two layers
+        for event in lines:
+            k = (event["step"] - 8) // 32
+            self.assertEqual(event["step"], 32 * k + 8)
+            self.assertEqual(event["rows_before"], j["prompt_tokens"] + (k - 1) * 8 + 32 + 8)
+            self.assertEqual(event["rows_after"], len(event["kept"]))
+            self.assertEqual(event["rows_after"], j["prompt_tokens"] + k * 8 + 8)
+            self.assertEqual(event["kept"], sorted(set(event["kept"])))
+            self.assertEqual(event["kept"][:j["prompt_tokens"]], list(range(j["prompt_tokens"])))
+            self.assertIsNone(event["head"])
+
+    def test_the_seed_decides_and_the_threads_do_not(self):
+        one = as_json("-p", "Why?", "-n", "60", "--seed", "1", "--threads", "1")["text"]
+        self.assertEqual(one, as_json("-p", "Why?", "-n", "60", "--seed", "1", "--threads", "2")["text"])
+        self.assertNotEqual(one, as_json("-p", "Why?", "-n", "60", "--seed", "2")["text"])
+        greedy = as_json("-p", "Why?", "-n", "60", "--greedy", "--seed", "1")["text"]
+        self.assertEqual(greedy, as_json("-p", "Why?", "-n", "60", "--greedy", "--seed", "2")["text"])
+
+    def test_samples_are_what_each_would_be_alone(self):
+        common = ("-p", "Why?", "-n", "80", "--ignore-eos", "--policy", "rpc:p=16,r=4,c=4")
+        samples = as_json(*common, "--samples", "3")["samples"]
+        self.assertEqual(len({s["text"] for s in samples}), 3)
+        self.assertEqual(samples[0]["text"], as_json(*common)["text"])
+        out, err = answer(*common, "--samples", "3")
+        self.assertEqual(out.count("--- sample"), 3)
+        self.assertEqual(err.count("compressions"), 3)
+
+    def test_the_summary_goes_to_stderr(self):
+        out, err = answer("-p", "Why?", "-n", "40", "--policy", "rpc:p=16,r=4")
+        for word in ("rows: peak", "bytes: peak", "compression", "tokens/s"):
+            self.assertIn(word, err)
+            self.assertNotIn(word, out)
+
+    def test_a_conversation_goes_on(self):
+        out, err = answer("-i", "-n", "20", "--policy", "rpc:p=16,r=4", text="one\n\ntwo\nthree\n")
+        self.assertEqual(err.count("prefill"), 3)
+        prompts = [int(n) for n in re.findall(r"tokens +(\d+) prompt", err)]
+        self.assertEqual(prompts, sorted(prompts))
+
+    def test_help(self):
+        code, out, _ = run("help", "run")
+        self.assertEqual(code, 0)
+        for flag in ("--policy", "--samples", "--kv", "--trace", "--ignore-eos"):
+            self.assertIn(flag, out)
+        self.assertEqual(run("--version")[0], 0)
+
+
+class Terminal(unittest.TestCase):
+    def test_an_interrupt_ends_with_the_summary(self):
+        main, side = pty.openpty()
+        child = subprocess.Popen([PITH, "run", "-m", MODEL, "-p", "Why?", "-n", "1000000", "--ignore-eos"],
+                                 stdin=subprocess.DEVNULL, stdout=side, stderr=subprocess.PIPE)
+        os.close(side)
+        seen = b""
+        while len(seen) < 200:  # it is answering
+            self.assertTrue(select.select([main], [], [], 60)[0])
+            seen += os.read(main, 4096)
+        child.send_signal(signal.SIGINT)
+        drained = bytearray()
+
+        def drain():
+            try:
+                while select.select([main], [], [], 0.05)[0]:
+                    drained.extend(os.read(main, 4096))
+            except OSError:
+                pass
+        while child.poll() is None:
+            drain()
+        err = child.stderr.read().decode()
+        child.stderr.close()
+        os.close(main)
+        self.assertEqual(child.returncode, 0, err)
+        self.assertIn("tokens/s", err)
+
+
+class BadInput(unittest.TestCase):
+    def refused(self, code, part, *args, **more):
+        got, out, err = run(*args, **more)
+        self.assertEqual(got, code, (args, err))
+        self.assertEqual(err.count("\n"), 1, err)  # one line
+        self.assertTrue(err.startswith("pith: "), err)
+        self.assertIn(part, err)
+        self.assertEqual(out, "")
+
+    def test_usage(self):
+        for part, args in {
+            "--model": ("run",),
+            "unknown option": ("run", "-m", MODEL, "--bogus"),
+            "no such verb": ("walk",),
+            "given twice": ("run", "-m", MODEL, "-m", MODEL),
+            "whole number": ("run", "-m", MODEL, "-p", "x", "-n", "-3"),
+            "1 to 256": ("run", "-m", MODEL, "-p", "x", "--samples", "0"),
+            "\"1.5x\"": ("run", "-m", MODEL, "-p", "x", "--temperature", "1.5x"),
+            "found \"nan\"": ("run", "-m", MODEL, "-p", "x", "--top-p", "nan"),
+            "f16 or f32": ("run", "-m", MODEL, "-p", "x", "--kv", "q3"),
+            "512M": ("run", "-m", MODEL, "-p", "x", "--kv-budget", "lots"),
+            "full, rpc": ("run", "-m", MODEL, "-p", "x", "--policy", "foo"),
+            "odd": ("run", "-m", MODEL, "-p", "x", "--policy", "rpc:pool=avg4"),
+            "p=0": ("run", "-m", MODEL, "-p", "x", "--policy", "rpc:p=0"),
+            "one of --prompt": ("run", "-m", MODEL, "-p", "x", "-f", "y"),
+            "--interactive": ("run", "-m", MODEL, "-i", "--samples", "2"),
+            "takes no value": ("run", "-m", MODEL, "--raw=1"),
+            "behind it": ("run", "-m"),
+        }.items():
+            self.refused(2, part, *args)
+
+    def test_prompts(self):
+        self.refused(1, "empty", "run", "-m", MODEL, "-p", "")
+        self.refused(1, "empty", "run", "-m", MODEL)
+        self.refused(1, "zero byte", "run", "-m", MODEL, raw=b"a\0b")
+        self.refused(1, "UTF-8", "run", "-m", MODEL, raw=b"abc\xff")
+        self.refused(1, "No such file", "run", "-m", MODEL, "-f", os.path.join(FOLDER.name, "none"))
+        self.refused(1, "context", "run", "-m", MODEL, "--context", "64", text="word " * 500)
+
+    def test_memory(self):
+        self.refused(1, "bytes", "run", "-m", MODEL, "-p", "x", "--kv-budget", "64K")
+
+    def test_models(self):
+        self.refused(1, "No such file", "run", "-m", "none.gguf", "-p", "x")
+        self.refused(1, "directory", "run", "-m", FOLDER.name, "-p", "x")
+        with open(MODEL, "rb") as f:
+            data = f.read()
+        path = os.path.join(FOLDER.name, "cut.gguf")
+        for length in (0, 3, 20, 500, len(data) // 2, len(data) - 1):
+            with open(path, "wb") as f:
+                f.write(data[:length])
+            self.refused(1, "cut.gguf", "run", "-m", path, "-p", "x")
+
+    def test_a_trace_that_cannot_be_written(self):
+        self.refused(1, "No such file", "run", "-m", MODEL, "-p", "x", "--trace", "/nowhere/trace")
+        if os.path.exists("/dev/full"):
+            code, _, err = run("run", "-m", MODEL, "-p", "x", "-n", "100", "--ignore-eos", "--policy", "rpc:p=16,r=4",
+                               "--trace", "/dev/full")
+            self.assertEqual(code, 1)
+            self.assertIn("cannot write", err)
+
+    def test_a_reader_that_goes_away(self):
+        child = subprocess.Popen([PITH, "run", "-m", MODEL, "-p", "x", "-n", "100000", "--ignore-eos"],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stdout.read(1)
+        child.stdout.close()
+        err = child.stderr.read().decode()
+        child.stderr.close()
+        self.assertEqual(child.wait(60), 1)
+        self.assertEqual(err.count("\n"), 1)
+        self.assertIn("Broken pipe", err)
+
+
+if __name__ == "__main__":
+    subprocess.run([os.path.join(BIN, "tiny-model"), "--arch", "qwen2", "--type", "q8_0", "--out", MODEL], check=True)
+    unittest.main()
