@@ -162,7 +162,7 @@ static void forks_answer_as_if_alone(void **state) {
     static answer shared[N], alone[N];
     const char *policy = "rpc:p=32,r=8,c=4";
     for (uint32_t n_prompt = 63; n_prompt <= 100; n_prompt += 37) { // with and without a shared page that is not full
-        pith_engine *engine = engine_of(2, N, NULL);
+        pith_engine *engine = engine_of(1, N, NULL);
         pith_sequence *seqs[N] = {sequence_of(engine, policy, 150, 0)};
         prompt(seqs[0], n_prompt, 9);
         uint32_t n_active;
@@ -222,7 +222,7 @@ static void decode_steps_allocate_nothing(void **state) {
     (void)state;
     meter m = {0};
     const pith_allocator alloc = {&m, meter_alloc, meter_release};
-    pith_engine *engine = engine_of(2, 2, &alloc);
+    pith_engine *engine = engine_of(1, 2, &alloc);
     pith_sequence *a = sequence_of(engine, "rpc:p=16,r=4,c=4", 400, 0), *b = sequence_of(engine, "full", 300, 1);
     prompt(a, 70, 1);
     prompt(b, 10, 2);
@@ -324,7 +324,7 @@ static bool has(int32_t pos) {
 
 static void a_second_turn_goes_on(void **state) {
     (void)state;
-    pith_engine *engine = engine_of(2, 1, NULL);
+    pith_engine *engine = engine_of(1, 1, NULL);
     pith_engine_on_compress(engine, on_compress, NULL);
     pith_sequence *seq = sequence_of(engine, "rpc:p=32,r=8,c=4", 100, 0);
     events = 0;

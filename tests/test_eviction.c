@@ -266,11 +266,11 @@ static void play(const eviction_case *c, rpc_cases *oracle) {
     pith_model_free(model);
 }
 
-static void play_all(const eviction_case *cases, size_t n, const char *what) {
+static void play_all(const eviction_case *cases, uint32_t n, uint32_t most_open, const char *what) {
     rpc_cases oracle;
     rpc_cases_open(&oracle);
-    for (size_t i = 0; i < n; i++) play(&cases[i], &oracle);
-    rpc_cases_check(&oracle, what);
+    for (uint32_t i = 0; i < n; i++) play(&cases[i], &oracle);
+    rpc_cases_check(&oracle, what, most_open);
 }
 
 static void f32_cache(void **state) {
@@ -286,7 +286,7 @@ static void f32_cache(void **state) {
         {"llama", "rpc:p=16,r=8,c=4,sel=prompt,agg=head", PITH_KV_F32, {{20, 60}, {5, 60}}, 6},
         {"llama", "rpc:p=20,r=5,c=2.5,pool=avg3", PITH_KV_F32, {{64, 70}, {64, 70}}, 6},
     };
-    play_all(cases, T_COUNT(cases), "f32 cache");
+    play_all(cases, T_COUNT(cases), 2, "f32 cache");
 }
 
 static void f16_cache(void **state) {
@@ -296,7 +296,7 @@ static void f16_cache(void **state) {
         {"qwen3", "rpc:p=32,r=8,c=2", PITH_KV_F16, {{33, 40}, {65, 40}}, 2},
         {"llama", "rpc:p=16,r=8,c=4,agg=head,pool=none", PITH_KV_F16, {{20, 60}, {5, 60}}, 6},
     };
-    play_all(cases, T_COUNT(cases), "f16 cache");
+    play_all(cases, T_COUNT(cases), 1, "f16 cache");
 }
 
 // Few and short queries: in bf16 most scores are certain, and where f32's error reaches across a rounding border, the
@@ -317,7 +317,7 @@ static void compat(void **state) {
         {"llama", "rpc:p=12,r=2,c=3,agg=group,compat=1", PITH_KV_F32, {{33, 30}}, 2},
         {"llama", "rpc:p=12,r=2,c=3,agg=group,compat=1", PITH_KV_F16, {{5, 30}}, 2},
     };
-    play_all(cases, T_COUNT(cases), "compat");
+    play_all(cases, T_COUNT(cases), T_COUNT(cases) / 2, "compat");
 }
 
 // Maxima repeat scores, which the oracle cannot tell from near ties: only that eviction is exact.

@@ -21,7 +21,7 @@
 #include "pith.h"
 #include "tiny.h"
 
-enum { N_TOKENS = 330, N_PROMPT = 150, CHUNK = 64 };
+enum { N_TOKENS = 230, N_PROMPT = 150, CHUNK = 64 };
 
 static const char *path(void) {
     static char p[64];
@@ -38,7 +38,7 @@ static float *oracle(const char *file, const pith_token *tokens, uint32_t n, uin
     struct llama_model *model = llama_model_load_from_file(file, mp);
     assert_non_null(model);
     struct llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = 1024, cp.n_batch = 512, cp.n_ubatch = 512, cp.n_threads = cp.n_threads_batch = 2;
+    cp.n_ctx = 1024, cp.n_batch = 512, cp.n_ubatch = 512, cp.n_threads = cp.n_threads_batch = 1;
     cp.type_k = cp.type_v = kv == PITH_KV_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
     cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     struct llama_context *ctx = llama_init_from_model(model, cp);
@@ -89,7 +89,7 @@ static double run(const char *file, pith_kv_type kv, uint32_t n_prompt, double b
 
     pith_engine_params ep;
     pith_engine_params_init(&ep);
-    ep.n_threads = 2, ep.kv_type = kv, ep.chunk = CHUNK, ep.n_ctx = info.n_ctx < 1024 ? info.n_ctx : 1024;
+    ep.n_threads = 1, ep.kv_type = kv, ep.chunk = CHUNK, ep.n_ctx = info.n_ctx < 1024 ? info.n_ctx : 1024;
     pith_engine *engine;
     if (pith_engine_new(model, &ep, &engine, &err) != PITH_OK) fail_msg("%s", err.msg);
     pith_sequence_params sp;

@@ -35,7 +35,7 @@ static void check_cases(const rig_case *list, uint32_t n, const char *literal, c
         text[fread(text, 1, sizeof text - 1, cases.trace)] = 0;
         assert_string_equal(text, literal);
     }
-    rpc_cases_check(&cases, what);
+    rpc_cases_check(&cases, what, n / 4);
 }
 
 // Three prompt tokens at positions 0 to 2, so generated token i is at 2 + i. P = 4, R = 2, T = 1: compressions at 6 and

@@ -391,11 +391,11 @@ static void make_spm(change *c, int n_bytes) {
     float *scores = calloc(n, sizeof *scores);
     int32_t *types = calloc(n, sizeof *types);
     const char **list = calloc(n, sizeof *list);
-    char(*text)[16] = calloc(n, sizeof *text);
+    char(*text)[32] = calloc(n, sizeof *text);
     for (size_t i = 0; i < n; i++) {
         bool byte = i >= 3 && i < 3 + (size_t)n_bytes;
         if (byte) snprintf(text[i], sizeof *text, "<0x%02X>", (unsigned)i - 3);
-        else snprintf(text[i], sizeof *text, i < 3 ? "<c%zu>" : "w%zu", i);
+        else snprintf(text[i], sizeof *text, i < 3 ? "<c%u>" : "w%u", (unsigned)i);
         types[i] = byte ? 6 : i < 3 ? 3 : 1;
         list[i] = text[i];
     }
