@@ -29,7 +29,7 @@ void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint3
         fprintf(stderr, "        %u compression%s, %.1f ms\n", s.n_compressions, s.n_compressions == 1 ? "" : "s",
                 s.compress_ms);
         if (i == 0)
-            fprintf(stderr, "prefill %.1f tokens/s\n", rate(s.n_prompt, s.prefill_ms));
+            fprintf(stderr, "prefill %.1f tokens/s\n", rate(s.n_turn_prompt, s.prefill_ms));
         generated += s.n_generated;
         if (s.decode_ms > slowest_ms) slowest_ms = s.decode_ms;
     }

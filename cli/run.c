@@ -1,6 +1,5 @@
 // pith run: one prompt, several answers, or a conversation.
 #include <errno.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +62,7 @@ void run_help(void) {
 static volatile sig_atomic_t interrupted;
 static void on_interrupt(int signal) {
     (void)signal;
+    if (interrupted) _exit(130); // asked twice: whatever hangs, go
     interrupted = 1;
 }
 
@@ -124,7 +124,7 @@ static pith_token *tokens_of(session *s, const char *words, size_t bytes, bool b
     pith_token *tokens = malloc(capacity * sizeof *tokens);
     if (!tokens) *code = complain(EXIT_FAILED, "out of memory");
     else if (pith_tokenize(s->model, words, bytes, flags, tokens, capacity, n, &s->err) == PITH_OK) return tokens;
-    else *code = failed(&s->err) == EXIT_USAGE ? EXIT_FAILED : EXIT_FAILED;
+    else *code = complain(EXIT_FAILED, "%s", s->err.msg);
     free(tokens);
     return NULL;
 }
@@ -375,7 +375,7 @@ int run_main(int argc, char **argv) {
             code = complain(EXIT_FAILED, "%s: expected text, found a zero byte", from);
     }
     signal(SIGPIPE, SIG_IGN); // a reader that goes away is an error of the write, told in one line
-    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, NULL);
+    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt}, NULL);
 
     session s = {0};
     if (code == EXIT_OK) code = open_session(&s);

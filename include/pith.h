@@ -99,7 +99,8 @@ pith_status pith_tokenize(const pith_model *model, const char *text, size_t byte
                           size_t capacity, size_t *n, pith_error *err);
 
 // The bytes of one token, not terminated; may be part of a UTF-8 character. Control tokens give their name only with
-// `special`, else nothing. Returns the number of bytes, 0 for none or for an id outside the vocabulary.
+// `special`, else nothing. Returns the number of bytes, 0 for none or for an id outside the vocabulary; when that is more
+// than `capacity`, nothing was written.
 size_t pith_token_text(const pith_model *model, pith_token token, bool special, char *out, size_t capacity);
 bool pith_token_ends(const pith_model *model, pith_token token); // an end-of-generation token?
 
@@ -217,6 +218,7 @@ typedef struct pith_sequence_info {
     pith_phase phase;
     uint32_t n_tokens;      // tokens of the timeline: prompts and generated
     uint32_t n_prompt;      // of these, given as prompts
+    uint32_t n_turn_prompt; // given as this turn's prompt
     uint32_t n_generated;   // generated in this turn
     uint32_t n_waiting;     // prompt tokens not yet prefilled
     uint32_t n_compressions; // events so far, over all turns
@@ -226,9 +228,9 @@ typedef struct pith_sequence_info {
     uint64_t bytes;         // pages held over all lanes, shared ones included
     uint64_t bytes_peak;
     uint64_t bytes_full;    // pages of a full cache at the same length
-    double prefill_ms;      // wall time of the steps that prefilled it
-    double decode_ms;       // wall time of the steps it decoded in, compression included
-    double compress_ms;     // of that, inside compression
+    double prefill_ms;      // this turn's wall time in prefill
+    double decode_ms;       // this turn's wall time in steps it decoded in, compression included
+    double compress_ms;     // of that, inside its own compressions
 } pith_sequence_info;
 
 void pith_sequence_describe(const pith_sequence *seq, pith_sequence_info *out);

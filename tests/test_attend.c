@@ -19,9 +19,7 @@ typedef struct test_lane {
     float *k, *v; // (n_rows, d), rounded as in the cache
 } test_lane;
 
-static float as_cached(float x, uint32_t elt_bytes) {
-    return elt_bytes == 2 ? pith_f16_to_f32(pith_f32_to_f16(x)) : x;
-}
+static float as_cached(float x, uint32_t elt_bytes) { return elt_bytes == 2 ? pith_f16_to_f32(pith_f32_to_f16(x)) : x; }
 
 static test_lane new_lane(t_rng *rng, uint32_t d, uint32_t elt_bytes, uint32_t n_rows, float (*draw)(t_rng *)) {
     test_lane t = {.pages.geo = {.n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = d, .elt_bytes = elt_bytes}};
@@ -65,8 +63,10 @@ static void assert_row(const test_lane *t, uint32_t r, uint32_t from) {
     for (uint32_t i = 0; i < geo->head_dim; i++) {
         const size_t ki = pith_k_index(geo, r % PITH_PAGE_ROWS, i), vi = pith_v_index(geo, r % PITH_PAGE_ROWS, i);
         const bool half = geo->elt_bytes == 2;
-        const float k_got = half ? pith_f16_to_f32(((const uint16_t *)(const void *)k)[ki]) : ((const float *)(const void *)k)[ki];
-        const float v_got = half ? pith_f16_to_f32(((const uint16_t *)(const void *)v)[vi]) : ((const float *)(const void *)v)[vi];
+        const float k_got =
+            half ? pith_f16_to_f32(((const uint16_t *)(const void *)k)[ki]) : ((const float *)(const void *)k)[ki];
+        const float v_got =
+            half ? pith_f16_to_f32(((const uint16_t *)(const void *)v)[vi]) : ((const float *)(const void *)v)[vi];
         assert_true(k_got == t->k[(size_t)from * geo->head_dim + i]);
         assert_true(v_got == t->v[(size_t)from * geo->head_dim + i]);
     }
@@ -229,6 +229,7 @@ static void empty_parts_merge_away(void **state) {
     pith_attend_part(best(), &t.pages, &t.lane, 1, q, D, 1, &n_seen, b, scratch);
     assert_true(m[1] == -INFINITY && l[1] == 0 && acc[1][0] == 0 && acc[1][D - 1] == 0);
 
+    acc[0][0] = -0.0f; // which adding a 0 would turn into 0
     memcpy(before, acc[0], sizeof before);
     const float m_before = m[0], l_before = l[0];
     pith_attend_merge(best(), 1, D, a, b);

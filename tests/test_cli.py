@@ -211,5 +211,5 @@ class BadInput(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    subprocess.run([os.path.join(BIN, "tiny-model"), "--arch", "qwen2", "--type", "q8_0", "--out", MODEL], check=True)
+    subprocess.run([os.path.join(BIN, "tiny_model_main"), "--arch", "qwen2", "--type", "q8_0", "--out", MODEL], check=True)
     unittest.main()

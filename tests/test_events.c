@@ -101,7 +101,8 @@ typedef struct mass_case {
     float *score;           // (g, n)
 } mass_case;
 
-static mass_case new_mass_case(t_rng *rng, pith_geometry geo, uint32_t n_rows, uint32_t n_slots, float (*draw)(t_rng *)) {
+static mass_case new_mass_case(t_rng *rng, pith_geometry geo, uint32_t n_rows, uint32_t n_slots,
+                               float (*draw)(t_rng *)) {
     mass_case c = {.geo = geo, .n_rows = n_rows, .n_slots = n_slots, .cap = n_slots + 2};
     const size_t d = geo.head_dim, q_floats = (size_t)c.cap * geo.n_heads * d;
     c.lane = new_lane(rng, geo, n_rows, 1, draw);
@@ -136,7 +137,8 @@ static void want_mass(const mass_case *c, uint32_t kv_head, uint32_t h, pith_ari
     const uint32_t d = c->geo.head_dim, g = c->geo.n_heads / c->geo.n_kv_heads;
     float *q = t_new((size_t)c->n_slots * d * sizeof(float));
     for (uint32_t s = 0; s < c->n_slots; s++)
-        memcpy(q + (size_t)s * d, c->q + ((size_t)c->slots[s] * c->geo.n_heads + kv_head * g + h) * d, d * sizeof(float));
+        memcpy(q + (size_t)s * d, c->q + ((size_t)c->slots[s] * c->geo.n_heads + kv_head * g + h) * d,
+               d * sizeof(float));
     pith_ref_mass(q, c->n_slots, c->k, c->n, d, arith, want);
     free(q);
 }
@@ -150,7 +152,10 @@ static void mass_is_right(void **state) {
     t_bound bound = {.what = "mass"};
     for (uint32_t round = 0; round < 16; round++) {
         const uint32_t g = t_between(&rng, 1, 4), n_slots = t_between(&rng, 1, 40);
-        const pith_geometry geo = {.n_layers = 1, .n_heads = 2 * g, .n_kv_heads = 2, .head_dim = dims[round % 4],
+        const pith_geometry geo = {.n_layers = 1,
+                                   .n_heads = 2 * g,
+                                   .n_kv_heads = 2,
+                                   .head_dim = dims[round % 4],
                                    .elt_bytes = round % 3 ? 2 : 4};
         mass_case c = new_mass_case(&rng, geo, t_between(&rng, 1, 300), n_slots, mild);
         double *want = t_new(c.n * sizeof(double));
@@ -168,7 +173,8 @@ static void mass_is_right(void **state) {
                 want_mass(&c, kv_head, h, PITH_ARITH_F32, want);
                 for (uint32_t j = 0; j < c.n; j++)
                     t_within(&bound, (double)c.score[h * c.n + j], want[j],
-                             0x1p-24 * (2 * (geo.head_dim + 2) * magnitude + c.n / 16.0 + n_slots + 16) * want[j] + 1e-37);
+                             0x1p-24 * (2 * (geo.head_dim + 2) * magnitude + c.n / 16.0 + n_slots + 16) * want[j] +
+                                 1e-37);
             }
         }
         free(want);
@@ -184,8 +190,8 @@ static void mass_has_the_same_bits_at_every_level(void **state) {
     const size_t n_levels = pith_cpu_kernels_all(all);
     for (uint32_t round = 0; round < 12; round++) {
         const pith_arith arith = round % 2 ? PITH_ARITH_BF16 : PITH_ARITH_F32;
-        const pith_geometry geo = {.n_layers = 1, .n_heads = 3, .n_kv_heads = 1, .head_dim = 8 * t_between(&rng, 1, 16),
-                                   .elt_bytes = 2};
+        const pith_geometry geo = {
+            .n_layers = 1, .n_heads = 3, .n_kv_heads = 1, .head_dim = 8 * t_between(&rng, 1, 16), .elt_bytes = 2};
         mass_case c = new_mass_case(&rng, geo, t_between(&rng, 1, 200), t_between(&rng, 1, 20), mild);
         float *first = t_new(3 * (size_t)c.n * sizeof(float));
         run_mass(all[0], &c, 0, arith);
@@ -223,7 +229,10 @@ static void mass_in_bf16(void **state) {
     t_bound bound = {.what = "bf16 mass"};
     uint32_t n_equal = 0, n_all = 0;
     for (uint32_t round = 0; round < 12; round++) {
-        const pith_geometry geo = {.n_layers = 1, .n_heads = 2, .n_kv_heads = 1, .head_dim = round % 2 ? 16 : 32,
+        const pith_geometry geo = {.n_layers = 1,
+                                   .n_heads = 2,
+                                   .n_kv_heads = 1,
+                                   .head_dim = round % 2 ? 16 : 32,
                                    .elt_bytes = round % 3 ? 2 : 4};
         mass_case c = new_mass_case(&rng, geo, t_between(&rng, 1, 150), t_between(&rng, 1, 32), half_exact);
         double want[150];
@@ -253,11 +262,14 @@ static void bf16_rounds_where_pytorch_does(void **state) {
     t_rng rng = 7;
     test_lane t = new_lane(&rng, geo, 2, 1, half_exact);
     assert_int_equal(pith_mass_scratch(&geo, 2, 1), T_COUNT(scratch));
-    const struct { float q0, q1, k0, k1; double logit; } cases[] = {
-        {0x1.01p0f, 0, 1, 0, 1},                   // q rounds to 1
-        {1, 0, 0x1.01p0f, 0, 1},                   // k rounds to 1
-        {1, 1, 1, 0x1p-8f, 1},                     // the dot product 1 + 2^-8 rounds to 1
-        {1, 1, 1, 0x1.8p-8f, 0x1.02p0},            // 1 + 1.5 * 2^-8 rounds up, to 1 + 2^-7
+    const struct {
+        float q0, q1, k0, k1;
+        double logit;
+    } cases[] = {
+        {0x1.01p6f, -64, 1, 1, 0},      // q rounds to 64
+        {1, 1, 0x1.01p6f, -64, 0},      // k rounds to 64
+        {1, 1, 1, 0x1p-8f, 1},          // the dot product 1 + 2^-8 rounds to 1
+        {1, 1, 1, 0x1.8p-8f, 0x1.02p0}, // 1 + 1.5 * 2^-8 rounds up, to 1 + 2^-7
     };
     for (size_t i = 0; i < T_COUNT(cases); i++) {
         q[0] = cases[i].q0, q[1] = cases[i].q1, k[0][0] = cases[i].k0, k[0][1] = cases[i].k1;
@@ -279,7 +291,8 @@ static void aggregation_is_right(void **state) {
     (void)state;
     t_rng rng = 8;
     for (uint32_t round = 0; round < 200; round++) {
-        const uint32_t n_kv = t_between(&rng, 1, 4), g = t_between(&rng, 1, 7), n = t_between(&rng, 1, 70), h = n_kv * g;
+        const uint32_t n_kv = t_between(&rng, 1, 4), g = t_between(&rng, 1, 7), n = t_between(&rng, 1, 70),
+                       h = n_kv * g;
         const pith_geometry geo = {.n_layers = 1, .n_heads = h, .n_kv_heads = n_kv, .head_dim = 8, .elt_bytes = 2};
         const pith_aggregate how = round % 3 == 0 ? PITH_AGG_LAYER : round % 3 == 1 ? PITH_AGG_GROUP : PITH_AGG_HEAD;
         const pith_arith arith = t_below(&rng, 2) ? PITH_ARITH_BF16 : PITH_ARITH_F32;
@@ -323,7 +336,8 @@ static void pooling_by_hand(void **state) {
     pith_pool_scores(PITH_POOL_AVG, 3, PITH_ARITH_F32, 1, 5, a, scratch);
     pith_pool_scores(PITH_POOL_MAX, 3, PITH_ARITH_F32, 1, 5, b, scratch);
     pith_pool_scores(PITH_POOL_AVG, 7, PITH_ARITH_BF16, 1, 5, c, scratch); // the ends divide by 7 too
-    const float want_a[] = {3.5f, 7, 14 / 3.0f, 14 / 3.0f, 0}, want_b[] = {7, 14, 14, 14, 0}, want_c[] = {3, 3, 3, 3, 2};
+    const float want_a[] = {3.5f, 7, 14 / 3.0f, 14 / 3.0f, 0}, want_b[] = {7, 14, 14, 14, 0},
+                want_c[] = {3, 3, 3, 3, 2};
     assert_memory_equal(a, want_a, sizeof a);
     assert_memory_equal(b, want_b, sizeof b);
     assert_memory_equal(c, want_c, sizeof c);
@@ -369,10 +383,10 @@ static void top_of_random_arrays(void **state) {
     for (uint32_t round = 0; round < 300; round++) {
         const uint32_t n = t_between(&rng, 1, T_COUNT(score)), kind = round % 4;
         for (uint32_t j = 0; j < n; j++) {
-            if (kind == 0) score[j] = t_nasty(&rng);                              // no ties
-            else if (kind == 1) score[j] = t_exact(&rng, 3, -1);                  // many
+            if (kind == 0) score[j] = t_nasty(&rng);                                  // no ties
+            else if (kind == 1) score[j] = t_exact(&rng, 3, -1);                      // many
             else if (kind == 2) score[j] = pith_f32_from_bits((uint32_t)t_u64(&rng)); // anything, NaN too
-            else score[j] = 1.0f + (float)t_below(&rng, 4) * 0x1p-23f;            // differ in the last bits
+            else score[j] = 1.0f + (float)t_below(&rng, 4) * 0x1p-23f;                // differ in the last bits
         }
         assert_top(score, n, t_below(&rng, n + 1));
         assert_top(score, n, n);

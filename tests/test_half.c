@@ -46,11 +46,15 @@ static void f16_rounds_to_nearest_even(void **state) {
 
 static void f16_at_the_ends(void **state) {
     (void)state;
-    const struct { float x; uint16_t h; } cases[] = {
-        {0.0f, 0x0000},      {-0.0f, 0x8000},     {1.0f, 0x3c00},     {65504.0f, 0x7bff},  {65519.996f, 0x7bff},
-        {65520.0f, 0x7c00},  {-65520.0f, 0xfc00}, {3e38f, 0x7c00},    {INFINITY, 0x7c00},  {-INFINITY, 0xfc00},
-        {0x1p-24f, 0x0001},  {0x1p-25f, 0x0000},  {-0x1p-25f, 0x8000}, {0x1.000002p-25f, 0x0001}, {1e-45f, 0x0000},
-        {0x1p-14f, 0x0400},  {0x1.ff8p-15f, 0x03ff}, {0x1.ffcp-15f, 0x0400},
+    const struct {
+        float x;
+        uint16_t h;
+    } cases[] = {
+        {0.0f, 0x0000},         {-0.0f, 0x8000},           {1.0f, 0x3c00},      {65504.0f, 0x7bff},
+        {65519.996f, 0x7bff},   {65520.0f, 0x7c00},        {-65520.0f, 0xfc00}, {3e38f, 0x7c00},
+        {INFINITY, 0x7c00},     {-INFINITY, 0xfc00},       {0x1p-24f, 0x0001},  {0x1p-25f, 0x0000},
+        {-0x1p-25f, 0x8000},    {0x1.000002p-25f, 0x0001}, {1e-45f, 0x0000},    {0x1p-14f, 0x0400},
+        {0x1.ff8p-15f, 0x03ff}, {0x1.ffcp-15f, 0x0400},
     };
     for (size_t i = 0; i < T_COUNT(cases); i++) assert_int_equal(pith_f32_to_f16(cases[i].x), cases[i].h);
     // NaN: quiet, with its sign and the high bits of its payload.

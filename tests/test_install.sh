@@ -15,6 +15,6 @@ awk '/^```/ { if (inside) exit; inside = ($0 == "```c"); next } inside' "$PITH_R
 flags=$(PKG_CONFIG_PATH=$dir/prefix/lib/pkgconfig pkg-config --cflags --libs --static pith)
 cc -std=c11 -Wall -Wextra -Werror "$dir/example.c" $flags -o "$dir/example"
 
-"$PITH_TEST_BIN/tiny-model" --arch llama --type f32 --out "$dir/tiny.gguf"
+"$PITH_TEST_BIN/tiny_model_main" --arch llama --type f32 --out "$dir/tiny.gguf"
 "$dir/example" "$dir/tiny.gguf" "Why is the sky blue?" > "$dir/text"
 [ -s "$dir/text" ] || { echo "the example printed nothing"; exit 1; }

@@ -281,11 +281,10 @@ static void compare_to_f16(const pith_cpu_kernels *level) {
     for (uint32_t n = 0; n <= 300; n++) {
         t_guarded x = t_guard(n * sizeof(float)), y = t_guard(n * sizeof(uint16_t));
         for (uint32_t i = 0; i < n; i++) // any f32: mostly within f16's range
-            ((float *)x.p)[i] = pith_f32_from_bits(t_below(&rng, 2) ? (uint32_t)t_u64(&rng)
-                                                                    : 0x33000000u + t_below(&rng, 0x15000000u));
+            ((float *)x.p)[i] =
+                pith_f32_from_bits(t_below(&rng, 2) ? (uint32_t)t_u64(&rng) : 0x33000000u + t_below(&rng, 0x15000000u));
         level->to_f16(x.p, y.p, n);
-        for (uint32_t i = 0; i < n; i++)
-            assert_int_equal(((uint16_t *)y.p)[i], pith_f32_to_f16(((float *)x.p)[i]));
+        for (uint32_t i = 0; i < n; i++) assert_int_equal(((uint16_t *)y.p)[i], pith_f32_to_f16(((float *)x.p)[i]));
         t_unguard(&x), t_unguard(&y);
     }
 }
@@ -311,7 +310,8 @@ static void levels_are_chosen_by_name(void **state) {
     assert_ptr_equal(pith_cpu_kernels_choose(NULL), all[0]);
     assert_ptr_equal(pith_cpu_kernels_choose(""), all[0]);
     assert_true(pith_cpu_listed("avx512,avx2", "avx2") && pith_cpu_listed(" avx2 ,x", "avx2"));
-    assert_true(!pith_cpu_listed("avx512", "avx51") && !pith_cpu_listed("avx", "avx2") && !pith_cpu_listed(",,", "avx2"));
+    assert_true(!pith_cpu_listed("avx512", "avx51") && !pith_cpu_listed("avx", "avx2") &&
+                !pith_cpu_listed(",,", "avx2"));
 }
 
 // One walk through all kernels. The sum was written down once; another value on any machine means that bits differ

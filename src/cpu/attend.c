@@ -54,10 +54,8 @@ void pith_attend_part(const pith_cpu_kernels *kernels, const pith_pages *pages, 
         if (n_seen[a] > end) end = n_seen[a];
     }
     if (end - begin > PITH_PART_ROWS) end = begin + PITH_PART_ROWS;
-    if (begin < end) { // the part's first keys: what follows below takes no time to speak of, so all at once
-        const uint8_t *k = k_of_row(pages, lane, begin);
-        for (size_t i = 0; i < pith_page_k_bytes(&pages->geo); i += 64) __builtin_prefetch(k + i);
-    }
+    // The part's first keys: nothing before them takes long enough to hide their way, so all at once.
+    if (begin < end) pith_fetch(k_of_row(pages, lane, begin), pith_page_k_bytes(&pages->geo));
     memset(out.acc, 0, (size_t)n_q * pages->geo.head_dim * sizeof(float));
 
     for (uint32_t first = begin; first < end; first += PITH_PAGE_ROWS) {
@@ -81,7 +79,8 @@ void pith_attend_merge(const pith_cpu_kernels *kernels, uint32_t n_q, uint32_t d
         const float m = a.m[i] > b.m[i] ? a.m[i] : b.m[i], shift = pith_soft_shift(m);
         float c[2] = {a.m[i], b.m[i]};
         kernels->exp_sum(c, 2, shift);
-        for (uint32_t j = 0; j < d; j++) x[j] = __builtin_fmaf(y[j], c[1], x[j] * c[0]);
+        kernels->weigh(x, &c[0], &c[1], 1, y, sizeof(float), d, 1,
+                       NULL); // x = fma(c_b, y, x * c_a): y as a page of one row
         a.l[i] = __builtin_fmaf(b.l[i], c[1], a.l[i] * c[0]);
         a.m[i] = m;
     }

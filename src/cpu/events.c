@@ -61,7 +61,8 @@ static mass_scratch mass_scratch_at(float *at, const pith_geometry *geo, uint32_
 static void round_keys(const pith_geometry *geo, const void *k, float *out) {
     const size_t count = (size_t)PITH_PAGE_ROWS * geo->head_dim;
     for (size_t i = 0; i < count; i++)
-        out[i] = pith_bf16_round(geo->elt_bytes == 2 ? pith_f16_to_f32(((const uint16_t *)k)[i]) : ((const float *)k)[i]);
+        out[i] =
+            pith_bf16_round(geo->elt_bytes == 2 ? pith_f16_to_f32(((const uint16_t *)k)[i]) : ((const float *)k)[i]);
 }
 
 // logits (n_q, n) of the queries q (n_q, d), scaled (F32) or rounded (BF16), over the rows of the lane.

@@ -29,8 +29,7 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     }
     for (uint32_t k = 0; k < p->depth; k++) {
         const size_t at = (size_t)k * p->n_cols + col;
-        if (ahead)
-            for (size_t byte = at * elt; byte < (at + W * LANES) * elt; byte += 64) _mm_prefetch(ahead + byte, _MM_HINT_T0);
+        if (ahead) pith_fetch(ahead + at * elt, W * LANES * elt);
         PITH_UNROLL for (uint32_t i = 0; i < R; i++) x[i] = _mm256_broadcast_ss(a + i * p->a_stride + k);
         PITH_UNROLL for (uint32_t w = 0; w < W; w++) {
             const __m256 b = load(p->b, at + w * LANES, half);
@@ -97,8 +96,8 @@ INLINE __m256 exp8(__m256 x) {
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(PITH_EXP_C2));
     p = _mm256_fmadd_ps(p, r, one);
     p = _mm256_fmadd_ps(p, r, one);
-    const __m256i scale = _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(t), 23),
-                                           _mm256_set1_epi32(PITH_EXP_ONE_BITS));
+    const __m256i n_bits = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+    const __m256i scale = _mm256_add_epi32(n_bits, _mm256_set1_epi32(PITH_EXP_ONE_BITS));
     return _mm256_and_ps(keep, _mm256_mul_ps(p, _mm256_castsi256_ps(scale)));
 }
 
@@ -153,7 +152,8 @@ ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     uint32_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128((__m128i *)(void *)(y + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
     for (; i < n; i++) y[i] = pith_f32_to_f16(x[i]);
 }
 

@@ -35,8 +35,7 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     }
     for (uint32_t k = 0; k < p->depth; k++) {
         const size_t at = (size_t)k * p->n_cols + col;
-        if (ahead)
-            for (size_t byte = at * elt; byte < (at + W * LANES) * elt; byte += 64) _mm_prefetch(ahead + byte, _MM_HINT_T0);
+        if (ahead) pith_fetch(ahead + at * elt, W * LANES * elt);
         PITH_UNROLL for (uint32_t w = 0; w < W; w++) b[w] = load(p->b, at + w * LANES, half, mask);
         PITH_UNROLL for (uint32_t i = 0; i < R; i++) {
             const __m512 x = _mm512_set1_ps(a[i * p->a_stride + k]);
@@ -103,8 +102,8 @@ INLINE __m512 exp16(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(PITH_EXP_C2));
     p = _mm512_fmadd_ps(p, r, one);
     p = _mm512_fmadd_ps(p, r, one);
-    const __m512i scale = _mm512_add_epi32(_mm512_slli_epi32(_mm512_castps_si512(t), 23),
-                                           _mm512_set1_epi32(PITH_EXP_ONE_BITS));
+    const __m512i n_bits = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
+    const __m512i scale = _mm512_add_epi32(n_bits, _mm512_set1_epi32(PITH_EXP_ONE_BITS));
     return _mm512_maskz_mul_ps(keep, p, _mm512_castsi512_ps(scale));
 }
 

@@ -26,19 +26,35 @@ typedef struct pith_panel {
     size_t a_stride;   // floats between rows of a
     const void *b;     // (depth, n_cols), f16 or f32
     const void *ahead; // as large as b: memory to be fetched into the caches meanwhile, or NULL
-    uint32_t n_rows, n_cols, depth; // n_cols: a multiple of 8
+    uint32_t n_rows;
+    uint32_t n_cols; // a multiple of 8
+    uint32_t depth;
 } pith_panel;
 
 static inline pith_panel pith_panel_of_scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t d,
                                               const void *ahead, float *s) {
-    return (pith_panel){.out = s, .c = NULL, .a = q, .a_stride = stride, .b = k, .ahead = ahead,
-                        .n_rows = n_q, .n_cols = PITH_PAGE_ROWS, .depth = d};
+    return (pith_panel){.out = s,
+                        .c = NULL,
+                        .a = q,
+                        .a_stride = stride,
+                        .b = k,
+                        .ahead = ahead,
+                        .n_rows = n_q,
+                        .n_cols = PITH_PAGE_ROWS,
+                        .depth = d};
 }
 
 static inline pith_panel pith_panel_of_weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v,
                                              uint32_t d, uint32_t n_rows, const void *ahead) {
-    return (pith_panel){.out = acc, .c = c, .a = p, .a_stride = PITH_PAGE_ROWS, .b = v, .ahead = ahead,
-                        .n_rows = n_q, .n_cols = d, .depth = n_rows};
+    return (pith_panel){.out = acc,
+                        .c = c,
+                        .a = p,
+                        .a_stride = PITH_PAGE_ROWS,
+                        .b = v,
+                        .ahead = ahead,
+                        .n_rows = n_q,
+                        .n_cols = d,
+                        .depth = n_rows};
 }
 
 // Tiles keep their sums in registers, which takes loops of constant length to be unrolled at every optimisation level.
@@ -47,6 +63,11 @@ static inline pith_panel pith_panel_of_weigh(float *acc, const float *c, const f
 #else
 #define PITH_UNROLL _Pragma("GCC unroll 8")
 #endif
+
+// Asks for memory to be brought into the caches; `bytes` is a constant where it matters.
+static inline __attribute__((always_inline)) void pith_fetch(const void *at, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + i);
+}
 
 // Rows of the next tile when `left` are left and at most `most` fit: as equal as possible, since a tile of few rows
 // waits for its loads and its multiply-adds (9 rows are better cut 5 + 4 than 8 + 1).
@@ -105,8 +126,8 @@ static inline float pith_sum16(const float partial[16]) {
     return s[0] + s[1];
 }
 
-// The shift of a softmax whose largest score is m. All scores -inf: any finite shift makes all weights 0 in place of
-// -inf - -inf. Adding 0 turns -0 into 0: the maximum of 0 and -0 is either, depending on the level.
-static inline float pith_soft_shift(float m) { return m == -__builtin_inff() ? 0.0f : m + 0.0f; }
+// What is subtracted in a softmax whose largest score is m. With all scores -inf any finite shift makes all weights 0,
+// where -inf would make them NaN.
+static inline float pith_soft_shift(float m) { return m == -__builtin_inff() ? 0.0f : m; }
 
 #endif

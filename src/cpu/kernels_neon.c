@@ -27,8 +27,7 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
                              : vdupq_n_f32(0.0f);
     for (uint32_t k = 0; k < p->depth; k++) {
         const size_t at = (size_t)k * p->n_cols + col;
-        if (ahead)
-            for (size_t byte = at * elt; byte < (at + W * LANES) * elt; byte += 64) __builtin_prefetch(ahead + byte, 0, 3);
+        if (ahead) pith_fetch(ahead + at * elt, W * LANES * elt);
         PITH_UNROLL for (uint32_t w = 0; w < W; w++) b[w] = load(p->b, at + w * LANES, half);
         PITH_UNROLL for (uint32_t i = 0; i < R; i++) {
             const float x = a[i * p->a_stride + k];

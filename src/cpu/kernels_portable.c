@@ -63,7 +63,7 @@ static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     for (uint32_t r = n_visible; r < PITH_PAGE_ROWS; r++) s[r] = 0.0f;
     *c = pith_exp(*m - shift);
     *l = __builtin_fmaf(*l, *c, sum);
-    *m = top + 0.0f;
+    *m = top + 0.0f; // the maximum of 0 and -0 is either, depending on the level; the sum is 0
 }
 
 static void to_f16(const float *x, uint16_t *y, uint32_t n) {

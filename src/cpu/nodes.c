@@ -6,7 +6,7 @@
 
 #include "cpu/cpu.h"
 
-enum { PRODUCT_ROWS = 32 }; // weight rows of one claim: tens of kilobytes, much more than a claim costs
+enum { PRODUCT_ROWS = 64 }; // weight rows of one claim: tens of kilobytes, much more than a claim costs
 
 static uint32_t claim(pith_node *node) { return atomic_fetch_add_explicit(&node->next, 1, memory_order_relaxed); }
 

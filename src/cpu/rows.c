@@ -43,7 +43,8 @@ static void move_rows(const pith_pages *pages, pith_page_id dst, uint32_t to, pi
         else move_elements(k_dst, k_src, from, n, 4);
     }
     for (uint32_t t = 0; t < n; t++) {
-        memcpy(pith_page_v(pages, dst) + (to + t) * row_bytes, pith_page_v(pages, src) + from[t] * row_bytes, row_bytes);
+        memcpy(pith_page_v(pages, dst) + (to + t) * row_bytes, pith_page_v(pages, src) + from[t] * row_bytes,
+               row_bytes);
         pith_page_pos(pages, dst)[to + t] = pith_page_pos(pages, src)[from[t]];
     }
 }

@@ -4,13 +4,13 @@
 #include "ggml.h"
 
 enum {
-    FIRST_PROBE = 2,     // steps: the first one warms caches up, the second is typical
+    FIRST_PROBE = 2,     // steps: the first one warms caches up
     MAX_INTERVAL = 512,  // steps
-    COST_FACTOR = 64,    // a lost probe waits this many times what it cost
+    COST_FACTOR = 160,   // a lost probe waits this many times what it cost
     SLOW_STEPS = 2,      // slow steps in a row that ask for a probe at once
 };
 static const double SLOW = 1.5;     // times the typical step
-static const double BETTER = 0.95;  // a probe must win by more than noise
+static const double BETTER = 0.95;  // more threads must win by more than noise; as fast with fewer is better
 static const double SMOOTHING = 0.2;
 
 pith_status pith_threads_init(pith_threads *t, uint32_t max, pith_error *err) {
@@ -55,34 +55,43 @@ struct ggml_threadpool *pith_threads_current(const pith_threads *t, uint32_t *n)
 
 // The neighbouring count to try next: alternately fewer and more, where there are such.
 static uint32_t neighbour(pith_threads *t) {
-    t->up = !t->up;
-    if (t->at == 0) return 1;
-    if (t->at + 1 == t->n_counts) return t->at - 1;
+    t->up = t->at == 0 || (!t->up && t->at + 1 < t->n_counts);
     return t->up ? t->at + 1 : t->at - 1;
+}
+
+static uint32_t longer_interval(const pith_threads *t, double ratio) {
+    const double cost = (ratio - 1) * COST_FACTOR, doubled = 2.0 * t->interval;
+    const double steps = cost > doubled ? cost : doubled;
+    return steps < MAX_INTERVAL ? (uint32_t)steps : MAX_INTERVAL;
+}
+
+static void end_probe(pith_threads *t, double seconds) {
+    const double ratio = seconds / t->typical;
+    if (ratio < BETTER || (!t->up && ratio <= 1)) {
+        t->at = t->probe;
+        t->typical = seconds;
+        t->interval = FIRST_PROBE; // a single step may deceive: the other one gets its chance again soon
+        t->up = !t->up;            // but first the next one in the direction that paid
+    } else {
+        t->interval = longer_interval(t, ratio);
+    }
+    t->probe = t->at;
+    t->wait = t->interval;
+    t->slow = 0;
 }
 
 void pith_threads_end(pith_threads *t, double seconds) {
     if (t->n_counts == 1) return;
-    if (t->probe != t->at) { // this step was a probe
-        double ratio = seconds / t->typical;
-        if (ratio < BETTER) {
-            t->at = t->probe;
-            t->typical = seconds;
-            t->interval = FIRST_PROBE;
-        } else {
-            double cost = (ratio - 1) * COST_FACTOR;
-            uint32_t doubled = 2 * t->interval;
-            t->interval = cost > doubled ? (uint32_t)(cost < MAX_INTERVAL ? cost : MAX_INTERVAL)
-                                         : (doubled < MAX_INTERVAL ? doubled : MAX_INTERVAL);
-        }
-        t->probe = t->at;
-        t->wait = t->interval;
-        t->slow = 0;
+    if (t->probe != t->at) {
+        end_probe(t, seconds);
         return;
     }
-    if (t->typical == 0) t->typical = seconds;
+    if (t->typical == 0 || SLOW * seconds < t->typical) t->typical = seconds; // the first steps fault pages in
     t->slow = seconds > SLOW * t->typical ? t->slow + 1 : 0;
     t->typical += SMOOTHING * (seconds - t->typical);
-    if (t->slow >= SLOW_STEPS) t->wait = 1, t->interval = FIRST_PROBE;
+    if (t->slow >= SLOW_STEPS) { // something has changed: what was learnt before no longer counts
+        t->typical = seconds;
+        t->wait = 1, t->interval = FIRST_PROBE;
+    }
     if (--t->wait == 0) t->probe = neighbour(t), t->wait = 1;
 }

@@ -3,8 +3,9 @@
 // ggml's barrier between nodes spins without yielding: when something else runs on the machine, two threads can be
 // slower than one by a factor of ten, because the thread that has a CPU burns it waiting for the one that has none. So
 // the count is chosen from measured step times: now and then one step is taken with another count, and the faster one
-// stays. A probe that lost is repeated after a time in proportion to what it cost, so that probing never takes more
-// than about a sixty-fourth of the time. Results do not depend on the count.
+// stays. A probe that lost is repeated after a time in proportion to what it cost, at most 512 steps, so that probing
+// takes less than a hundredth of the time, or two when the other count is ten times slower. Results do not depend on
+// the count.
 #ifndef PITH_CPU_THREADS_H
 #define PITH_CPU_THREADS_H
 

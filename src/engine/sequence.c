@@ -165,6 +165,7 @@ pith_status pith_sequence_prompt(pith_sequence *s, const pith_token *tokens, siz
     memcpy(s->tokens + s->n_tokens, tokens, n * sizeof *tokens);
     s->n_tokens += (uint32_t)n;
     s->n_generated = 0, s->turn_limit = limit;
+    s->prefill_s = s->decode_s = s->compress_s = 0;
     s->phase = PITH_PREFILL, s->logits = NULL, s->forced = -1;
     return PITH_OK;
 }
@@ -246,6 +247,7 @@ void pith_sequence_describe(const pith_sequence *s, pith_sequence_info *out) {
         .phase = s->phase,
         .n_tokens = s->n_tokens,
         .n_prompt = pith_sequence_prompt_below(s, s->n_tokens),
+        .n_turn_prompt = s->n_prompts == 0 ? 0 : (uint32_t)(s->prompts[s->n_prompts - 1].end - s->prompts[s->n_prompts - 1].begin),
         .n_generated = s->n_generated,
         .n_waiting = s->phase == PITH_PREFILL ? s->n_tokens - s->n_cached : 0,
         .n_compressions = s->n_compressions,
