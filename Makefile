@@ -70,7 +70,6 @@ fuzz: ready-to-test ## each fuzz target for FUZZ_SECONDS (60); finds go to build
 	done
 
 bench: build ## Pith and llama.cpp measured in turn; writes docs/bench.md
-	@$(COMPILE) build/release -j $(JOBS) --target pith_bench
 	@cmake -S $(LLAMA) -B build/peer $(PEER) > build/configure.log
 	@$(COMPILE) build/peer -j $(JOBS) --target llama-bench llama-batched-bench
 	@$(COMPILE) build/release -j $(JOBS) --target pith_bench

@@ -79,8 +79,8 @@ void pith_attend_merge(const pith_cpu_kernels *kernels, uint32_t n_q, uint32_t d
         const float m = a.m[i] > b.m[i] ? a.m[i] : b.m[i], shift = pith_soft_shift(m);
         float c[2] = {a.m[i], b.m[i]};
         kernels->exp_sum(c, 2, shift);
-        kernels->weigh(x, &c[0], &c[1], 1, y, sizeof(float), d, 1,
-                       NULL); // x = fma(c_b, y, x * c_a): y as a page of one row
+        // y as the values of a page with one row: x = fma(c[1], y, x * c[0]).
+        kernels->weigh(x, &c[0], &c[1], 1, y, sizeof(float), d, 1, NULL);
         a.l[i] = __builtin_fmaf(b.l[i], c[1], a.l[i] * c[0]);
         a.m[i] = m;
     }

@@ -1,4 +1,4 @@
-// Life of the CPU backend: threads, memory, and running a graph.
+// Life of the CPU backend: threads and memory.
 #define _GNU_SOURCE // sched_getaffinity
 #include "cpu/backend.h"
 
@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "cpu/cpu.h"
 #include "cpu/sample.h"
@@ -34,35 +33,6 @@ uint32_t pith_cpu_default_threads(void) {
     uint32_t quota = cgroup_cpus();
     if (quota && quota < n) n = quota;
     return n < 1 ? 1 : n > PITH_MAX_THREADS ? PITH_MAX_THREADS : n;
-}
-
-// -------------------------------------------------------------------------------------------------- running
-
-void pith_cpu_compute(pith_cpu *cpu, struct ggml_cgraph *graph, bool adaptive) {
-    uint32_t n;
-    struct ggml_threadpool *pool = pith_threads_begin(&cpu->threads, adaptive, &n);
-    struct ggml_cplan plan = {
-        .work_size = cpu->work_bytes, .work_data = cpu->work, .n_threads = (int)n, .threadpool = pool};
-    double start = pith_seconds();
-    ggml_graph_compute(graph, &plan); // cannot fail: no abort callback, memory is there
-    if (adaptive) pith_threads_end(&cpu->threads, pith_seconds() - start);
-}
-
-static void job_node(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
-    (void)dst, (void)nth;
-    pith_cpu *cpu = userdata;
-    for (uint32_t task; (task = atomic_fetch_add_explicit(&cpu->job_next, 1, memory_order_relaxed)) < cpu->job_tasks;)
-        cpu->job_fn(cpu, ith, task, cpu->job_arg);
-}
-
-void pith_cpu_run(pith_cpu *cpu, uint32_t n, void (*fn)(pith_cpu *, int, uint32_t, void *), void *arg) {
-    cpu->job_fn = fn, cpu->job_arg = arg, cpu->job_tasks = n;
-    atomic_store_explicit(&cpu->job_next, 0, memory_order_relaxed);
-    uint32_t threads;
-    struct ggml_threadpool *pool = pith_threads_current(&cpu->threads, &threads);
-    struct ggml_cplan plan = {
-        .work_size = cpu->work_bytes, .work_data = cpu->work, .n_threads = (int)threads, .threadpool = pool};
-    ggml_graph_compute(cpu->job_graph, &plan);
 }
 
 // -------------------------------------------------------------------------------------------------- page memory
@@ -202,16 +172,11 @@ pith_status pith_cpu_create(const pith_geometry *geo, const pith_cpu_params *par
     cpu->scratch_bytes = lay_scratch(cpu, NULL);
     cpu->scratch_memory = pith_new(params->alloc, cpu->scratch_bytes, 1);
     cpu->values = ggml_gallocr_new(ggml_backend_cpu_buffer_type());
-    cpu->job_ctx = ggml_init((struct ggml_init_params){4 * ggml_tensor_overhead() + ggml_graph_overhead_custom(4, false),
-                                                       NULL, false});
-    if (!cpu->split_memory || !cpu->scratch_memory || !cpu->values || !cpu->job_ctx) {
+    if (!cpu->split_memory || !cpu->scratch_memory || !cpu->values || !pith_cpu_job_create(cpu)) {
         destroy(&cpu->base);
         return pith_fail(err, PITH_E_MEMORY, "no memory for the backend's scratch");
     }
     lay_scratch(cpu, cpu->scratch_memory);
-    cpu->job_graph = ggml_new_graph_custom(cpu->job_ctx, 4, false);
-    ggml_build_forward_expand(cpu->job_graph, ggml_custom_4d(cpu->job_ctx, GGML_TYPE_F32, 1, 1, 1, 1, NULL, 0, job_node,
-                                                             GGML_N_TASKS_MAX, cpu));
     *out = &cpu->base;
     return PITH_OK;
 }

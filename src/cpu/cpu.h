@@ -122,10 +122,13 @@ static inline size_t pith_cpu_partial_floats(uint32_t n_q, uint32_t d) { // acc,
     return ((size_t)n_q * d + 2 * (size_t)n_q + 15) / 16 * 16;
 }
 
+// The graph that pith_cpu_run needs; false: no memory.
+bool pith_cpu_job_create(pith_cpu *);
+
 // Runs fn for every task in [0, n) on the step's threads. Bodies on different tasks must not depend on one another.
 void pith_cpu_run(pith_cpu *, uint32_t n, void (*fn)(pith_cpu *, int thread, uint32_t task, void *arg), void *arg);
 
-// backend.c: one ggml graph on the threads that a step may use. `adaptive`: let the governor choose and learn.
+// run.c: one ggml graph on the threads that a step may use. `adaptive`: let the governor choose and learn.
 void pith_cpu_compute(pith_cpu *, struct ggml_cgraph *, bool adaptive);
 
 // nodes.c: bodies of the custom nodes.

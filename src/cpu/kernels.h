@@ -72,8 +72,8 @@ void pith_attend_part(const pith_cpu_kernels *, const pith_pages *, const pith_l
                       size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out, float *scratch);
 size_t pith_attend_scratch(uint32_t n_q); // in floats
 
-// Merges `b` into `a`: m' = max, factors c_a = exp(m_a - m'), c_b = exp(m_b - m'), sums fma(b, c_b, a * c_a). Either may be empty (l = 0), which leaves the
-// bits of the other as they are.
+// Merges `b` into `a`: m' = max, c_a = exp(m_a - m'), c_b = exp(m_b - m'); l and acc become fma(b, c_b, a * c_a).
+// Either may be empty (l = 0), which leaves the bits of the other as they are.
 void pith_attend_merge(const pith_cpu_kernels *, uint32_t n_q, uint32_t d, pith_partial a, pith_partial b);
 
 // out[a] = acc[a] / l[a], 0 for a row that saw nothing; rows of out `stride` floats apart.

@@ -73,7 +73,7 @@ struct pith_engine {
     void *on_compress_ctx;
 };
 
-// Make sure that the plan for n rows is recorded. step.c
+// Make sure that the plan for n rows is recorded. plans.c
 pith_status pith_engine_decode_plan(pith_engine *, uint32_t n, pith_error *);
 pith_status pith_engine_prefill_plan(pith_engine *, uint32_t n, pith_plan **out, pith_error *); // out may be NULL
 
