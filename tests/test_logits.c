@@ -1,9 +1,9 @@
 // Our logits against libllama's on the same file, teacher-forced: every architecture, weight type, rope variant, across
 // page borders (64 rows) and chunk borders.
 //
-// Both run the same products on the same quantised activations, so they differ by the order of sums in attention and
-// norms. With float weights that is all. With quantised weights a last bit can move an activation to the next step of
-// its 8-bit grid, hence the wider bounds; the table prints how much of each was used.
+// With f32 weights both differ by the order of sums alone. libllama rounds activations to f16 or bf16 in front of
+// weights of those types, and to 8 bits in blocks of 32 or 256 in front of quantised ones; we keep f32 or use blocks
+// of 32. So the wider bounds are libllama's rounding rather than ours; the table prints how much of each was used.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -57,17 +57,23 @@ static float *oracle(const char *file, const pith_token *tokens, uint32_t n, uin
     return all;
 }
 
-// Largest difference, relative to the spread of the oracle's logits; the argmax must agree wherever the oracle's top two
-// differ by more than the bound.
-static double compare(const float *ours, const float *theirs, uint32_t n, double bound, uint32_t step) {
-    double mean = 0, var = 0, worst = 0;
+// Differences relative to the spread of the oracle's logits: the largest, and the root of the mean square.
+typedef struct difference {
+    double max, squares;
+    size_t n;
+} difference;
+
+// The argmax must agree wherever the oracle's top two differ by more than the bound.
+static void compare(const float *ours, const float *theirs, uint32_t n, double bound, uint32_t step, difference *out) {
+    double mean = 0, var = 0;
     for (uint32_t i = 0; i < n; i++) mean += (double)theirs[i] / n;
     for (uint32_t i = 0; i < n; i++) var += pow((double)theirs[i] - mean, 2) / n;
     uint32_t best = 0, second = 1, mine = 0;
     for (uint32_t i = 0; i < n; i++) {
         assert_true(isfinite(ours[i]));
         double d = fabs((double)ours[i] - (double)theirs[i]) / sqrt(var);
-        worst = d > worst ? d : worst;
+        out->max = d > out->max ? d : out->max;
+        out->squares += d * d, out->n++;
         if (theirs[i] > theirs[best]) second = best, best = i;
         else if (i != best && theirs[i] > theirs[second]) second = i;
         if (ours[i] > ours[mine]) mine = i;
@@ -75,9 +81,9 @@ static double compare(const float *ours, const float *theirs, uint32_t n, double
     if (mine != best && ((double)theirs[best] - (double)theirs[second]) / sqrt(var) > bound)
         fail_msg("step %u: argmax %u, libllama's %u, margin %g", step, mine, best,
                  (double)theirs[best] - (double)theirs[second]);
-    return worst;
 }
 
+// The largest difference; the mean one must stay within a quarter of the bound.
 static double run(const char *file, pith_kv_type kv, uint32_t n_prompt, double bound) {
     pith_error err = {0};
     pith_model *model;
@@ -100,7 +106,7 @@ static double run(const char *file, pith_kv_type kv, uint32_t n_prompt, double b
     if (pith_sequence_prompt(seq, tokens, n_prompt, &err) != PITH_OK) fail_msg("%s", err.msg);
 
     float *theirs = oracle(file, tokens, N_TOKENS, info.n_vocab, kv);
-    double worst = 0;
+    difference diff = {0};
     uint32_t n_active;
     pith_sequence_info now;
     do {
@@ -108,19 +114,20 @@ static double run(const char *file, pith_kv_type kv, uint32_t n_prompt, double b
         pith_sequence_describe(seq, &now);
     } while (now.phase == PITH_PREFILL);
     for (uint32_t t = n_prompt - 1; t + 1 < N_TOKENS; t++) {
-        double d = compare(pith_sequence_logits(seq), theirs + (size_t)t * info.n_vocab, info.n_vocab, bound, t);
-        worst = d > worst ? d : worst;
+        compare(pith_sequence_logits(seq), theirs + (size_t)t * info.n_vocab, info.n_vocab, bound, t, &diff);
         assert_int_equal(pith_sequence_force(seq, tokens[t + 1], &err), PITH_OK);
         assert_int_equal(pith_engine_step(engine, &n_active, &err), PITH_OK);
     }
     free(theirs);
     pith_engine_free(engine);
     pith_model_free(model);
-    return worst;
+    const double rms = sqrt(diff.squares / (double)diff.n);
+    if (rms > bound / 4) fail_msg("%s: mean difference %g, a quarter of the bound is %g", file, rms, bound / 4);
+    return diff.max;
 }
 
-// What may differ, in units of the logits' standard deviation. `decode`: every row decoded on both sides, f32 cache: the
-// same products. `prefill`: our prompt rows went through the product for many rows, whose sums have another order.
+// What may differ, in units of the logits' standard deviation. `decode`: every row decoded on both sides, f32 cache:
+// the same products. `prefill`: our prompt rows went through the product for many rows, whose sums have another order.
 // `f16`: with an f16 cache libllama also rounds queries and attention weights to f16, we do not.
 typedef struct bounds {
     double decode, prefill, f16;
@@ -137,7 +144,8 @@ static void check(tiny_spec spec, const char *what, bounds b) {
 }
 
 static const char *const archs[] = {"qwen2", "qwen3", "llama"};
-static const bounds float_bounds = {1e-4, 1e-4, 2e-2}, quantised_bounds = {2e-1, 2e-1, 3e-1};
+static const bounds float_bounds = {1e-4, 1e-4, 2e-2}, in_blocks_of_32 = {2e-1, 2e-1, 2e-1},
+                    in_blocks_of_256 = {3e-1, 3e-1, 3e-1};
 
 static void every_type(void **state) {
     (void)state;
@@ -145,10 +153,12 @@ static void every_type(void **state) {
         enum ggml_type type;
         bounds b;
     } types[] = {
-        {GGML_TYPE_F32, float_bounds},        {GGML_TYPE_F16, {5e-3, 5e-3, 2e-2}},  {GGML_TYPE_BF16, {3e-2, 3e-2, 6e-2}},
-        {GGML_TYPE_Q8_0, quantised_bounds},   {GGML_TYPE_Q4_0, quantised_bounds},   {GGML_TYPE_Q4_K, quantised_bounds},
-        {GGML_TYPE_Q6_K, quantised_bounds},   {GGML_TYPE_Q5_K, quantised_bounds},   {GGML_TYPE_Q2_K, quantised_bounds},
-        {GGML_TYPE_IQ4_XS, quantised_bounds}, {GGML_TYPE_IQ2_XXS, quantised_bounds},
+        {GGML_TYPE_F32, float_bounds},         {GGML_TYPE_F16, {2e-2, 2e-2, 2e-2}},
+        {GGML_TYPE_BF16, {8e-2, 8e-2, 8e-2}},  {GGML_TYPE_Q8_0, in_blocks_of_32},
+        {GGML_TYPE_Q4_0, in_blocks_of_32},     {GGML_TYPE_Q4_K, in_blocks_of_256},
+        {GGML_TYPE_Q6_K, in_blocks_of_256},    {GGML_TYPE_Q5_K, in_blocks_of_256},
+        {GGML_TYPE_Q2_K, in_blocks_of_256},    {GGML_TYPE_IQ4_XS, in_blocks_of_256},
+        {GGML_TYPE_IQ2_XXS, in_blocks_of_256},
     };
     for (size_t a = 0; a < 3; a++)
         for (size_t i = 0; i < sizeof types / sizeof *types; i++)

@@ -156,8 +156,9 @@ ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     for (uint32_t i = 0; i < n; i += LANES) {
         const __mmask16 mask = lanes(n - i);
-        _mm256_mask_storeu_epi16(y + i, mask,
-                                 _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, x + i), _MM_FROUND_TO_NEAREST_INT));
+        const __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        const __m256i rounded = _mm512_maskz_cvtps_ph(mask, v, _MM_FROUND_TO_NEAREST_INT);
+        _mm256_mask_storeu_epi16(y + i, mask, rounded);
     }
 }
 
