@@ -29,8 +29,8 @@ static int parse_count(const arg *a, const char *text) {
     uint64_t n;
     const char *rest;
     if (!parse_whole(text, &n, &rest) || *rest || (double)n < a->min || (double)n > a->max)
-        return complain(EXIT_USAGE, "%s: expected a whole number from %.0f to %.0f, found \"%s\"", a->name, a->min, a->max,
-                        text);
+        return complain(EXIT_USAGE, "%s: expected a whole number from %.0f to %.0f, found \"%s\"", a->name, a->min,
+                        a->max, text);
     *(uint32_t *)a->to = (uint32_t)n;
     return EXIT_OK;
 }
@@ -82,7 +82,8 @@ static int parse_value(const arg *a, const char *text) {
 // "--name=value" names the option in front of the sign.
 static bool is_named(const arg *a, const char *word, size_t length) {
     if (a->kind == ARG_GROUP) return false;
-    return (strlen(a->name) == length && strncmp(word, a->name, length) == 0) || (a->brief && strcmp(word, a->brief) == 0);
+    return (strlen(a->name) == length && strncmp(word, a->name, length) == 0) ||
+           (a->brief && strcmp(word, a->brief) == 0);
 }
 
 int args_parse(arg *args, size_t n, int first, int argc, char **argv) {

@@ -24,12 +24,12 @@ void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint3
                 s.phase == PITH_LENGTH ? " (stopped at the limit)" : "");
         fprintf(stderr, "cache   rows: peak %u, without compression %u (%.0f %%)\n", s.rows_peak, s.rows_full,
                 percent(s.rows_peak, s.rows_full));
-        fprintf(stderr, "        bytes: peak %.1f MB, without compression %.1f MB (%.0f %%)\n", (double)s.bytes_peak / 1e6,
-                (double)s.bytes_full / 1e6, percent((double)s.bytes_peak, (double)s.bytes_full));
+        fprintf(stderr, "        bytes: peak %.1f MB, without compression %.1f MB (%.0f %%)\n",
+                (double)s.bytes_peak / 1e6, (double)s.bytes_full / 1e6,
+                percent((double)s.bytes_peak, (double)s.bytes_full));
         fprintf(stderr, "        %u compression%s, %.1f ms\n", s.n_compressions, s.n_compressions == 1 ? "" : "s",
                 s.compress_ms);
-        if (i == 0)
-            fprintf(stderr, "prefill %.1f tokens/s\n", rate(s.n_turn_prompt, s.prefill_ms));
+        if (i == 0) fprintf(stderr, "prefill %.1f tokens/s\n", rate(s.n_turn_prompt, s.prefill_ms));
         generated += s.n_generated;
         if (s.decode_ms > slowest_ms) slowest_ms = s.decode_ms;
     }
@@ -43,18 +43,19 @@ static json_t *sequence_json(const pith_sequence *seq, const text *answer, bool 
     char *clean = text_clean(answer->text ? answer->text : "", answer->bytes);
     if (!clean) return NULL;
     const char *reason = interrupted ? "interrupted" : s.phase == PITH_LENGTH ? "length" : "stop";
-    json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:{s:i, s:i, s:I, s:I, s:i}, s:{s:f, s:f, s:f, s:f}}", //
-                          "text", clean, "finish_reason", reason, "prompt_tokens", (int)s.n_prompt, "completion_tokens",
-                          (int)s.n_generated, "kv", "rows_peak", (int)s.rows_peak, "rows_full", (int)s.rows_full,
-                          "bytes_peak", (json_int_t)s.bytes_peak, "bytes_full", (json_int_t)s.bytes_full, "compressions",
-                          (int)s.n_compressions, "timing", "prefill_ms", s.prefill_ms, "decode_ms", s.decode_ms,
-                          "compress_ms", s.compress_ms, "tokens_per_second", rate(s.n_generated, s.decode_ms));
+    json_t *j =
+        json_pack("{s:s, s:s, s:i, s:i, s:{s:i, s:i, s:I, s:I, s:i}, s:{s:f, s:f, s:f, s:f}}", //
+                  "text", clean, "finish_reason", reason, "prompt_tokens", (int)s.n_prompt, "completion_tokens",
+                  (int)s.n_generated, "kv", "rows_peak", (int)s.rows_peak, "rows_full", (int)s.rows_full, "bytes_peak",
+                  (json_int_t)s.bytes_peak, "bytes_full", (json_int_t)s.bytes_full, "compressions",
+                  (int)s.n_compressions, "timing", "prefill_ms", s.prefill_ms, "decode_ms", s.decode_ms, "compress_ms",
+                  s.compress_ms, "tokens_per_second", rate(s.n_generated, s.decode_ms));
     free(clean);
     return j;
 }
 
-int report_json(const pith_model *model, const char *policy, pith_sequence *const *seqs, uint32_t n, const text *answers,
-                bool interrupted) {
+int report_json(const pith_model *model, const char *policy, pith_sequence *const *seqs, uint32_t n,
+                const text *answers, bool interrupted) {
     pith_model_info info;
     pith_model_describe(model, &info);
     char *name = text_clean(info.name, strlen(info.name));
@@ -66,7 +67,8 @@ int report_json(const pith_model *model, const char *policy, pith_sequence *cons
         json_decref(one);
     } else {
         json_t *samples = json_array();
-        for (uint32_t i = 0; i < n; i++) json_array_append_new(samples, sequence_json(seqs[i], &answers[i], interrupted));
+        for (uint32_t i = 0; i < n; i++)
+            json_array_append_new(samples, sequence_json(seqs[i], &answers[i], interrupted));
         json_object_set_new(all, "samples", samples);
     }
     const int bad = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) || putchar('\n') == EOF ||

@@ -25,13 +25,15 @@ static struct options {
 static arg args[] = {
     {.kind = ARG_GROUP, .help = "Model"},
     {ARG_TEXT, "--model", "-m", "FILE", &opt.model, 0, 0, "GGUF file (qwen2, qwen3, llama)", false},
-    {ARG_COUNT, "--context", NULL, "N", &opt.context, 16, 1 << 24, "most tokens of a conversation (the model's)", false},
+    {ARG_COUNT, "--context", NULL, "N", &opt.context, 16, 1 << 24, "most tokens of a conversation (the model's)",
+     false},
     {ARG_COUNT, "--threads", NULL, "N", &opt.threads, 1, 128, "most threads of a step (all CPUs)", false},
     {.kind = ARG_GROUP, .help = "Cache"},
     {ARG_TEXT, "--policy", NULL, "SPEC", &opt.policy, 0, 0, "full, rpc, rpc:p=1024,r=32,c=4,... (rpc)", false},
     {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16 or f32 (f16)", false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0, "most memory of the cache, such as 2G", false},
-    {ARG_TEXT, "--trace", NULL, "FILE", &opt.trace, 0, 0, "write what each compression kept, one JSON line each", false},
+    {ARG_TEXT, "--trace", NULL, "FILE", &opt.trace, 0, 0, "write what each compression kept, one JSON line each",
+     false},
     {.kind = ARG_GROUP, .help = "Prompt (without -p, -f or -i it is read from standard input)"},
     {ARG_TEXT, "--prompt", "-p", "TEXT", &opt.prompt, 0, 0, "the prompt", false},
     {ARG_TEXT, "--file", "-f", "FILE", &opt.file, 0, 0, "read the prompt from a file, - for standard input", false},
@@ -40,7 +42,8 @@ static arg args[] = {
     {ARG_FLAG, "--interactive", "-i", NULL, &opt.interactive, 0, 0, "a conversation, a line a turn", false},
     {.kind = ARG_GROUP, .help = "Answer"},
     {ARG_COUNT, "--max-tokens", "-n", "N", &opt.max_new, 1, 1 << 24, "most tokens of an answer (4096)", false},
-    {ARG_COUNT, "--samples", NULL, "N", &opt.samples, 1, MOST_SAMPLES, "answers at once, sharing the prompt (1)", false},
+    {ARG_COUNT, "--samples", NULL, "N", &opt.samples, 1, MOST_SAMPLES, "answers at once, sharing the prompt (1)",
+     false},
     {ARG_REAL, "--temperature", NULL, "T", &opt.temperature, 0, 100, "(0.6)", false},
     {ARG_REAL, "--top-p", NULL, "P", &opt.top_p, 1e-6, 1, "(0.95)", false},
     {ARG_COUNT, "--top-k", NULL, "K", &opt.top_k, 0, 1 << 24, "0: off (0)", false},
@@ -53,7 +56,8 @@ static arg args[] = {
 enum { N_ARGS = sizeof args / sizeof *args };
 
 void run_help(void) {
-    puts("usage: pith run --model FILE [options]\n\nAnswers on stdout, the summary on stderr. Defaults in parentheses.");
+    puts(
+        "usage: pith run --model FILE [options]\n\nAnswers on stdout, the summary on stderr. Defaults in parentheses.");
     args_help(args, N_ARGS);
 }
 
@@ -98,7 +102,8 @@ static int open_session(session *s) {
 
     pith_sequence_params_init(&s->params);
     s->params.policy = opt.policy, s->params.max_new = opt.max_new, s->params.ignore_end = opt.ignore_end;
-    s->params.sampling = (pith_sampling){opt.greedy ? 0 : opt.temperature, opt.top_k, opt.top_p, opt.min_p, opt.seed, 0};
+    s->params.sampling =
+        (pith_sampling){opt.greedy ? 0 : opt.temperature, opt.top_k, opt.top_p, opt.min_p, opt.seed, 0};
     if (pith_sequence_new(s->engine, &s->params, &s->seqs[0], &s->err) != PITH_OK) return failed(&s->err);
     s->n_seqs = 1;
     if (opt.trace) {
@@ -143,7 +148,8 @@ static void show_progress(const pith_sequence *seq, bool *shown) {
     *shown = true;
 }
 
-// Appends what sequence `seq` has generated from token *done on to `out`; the end-of-generation token itself is no text.
+// Appends what sequence `seq` has generated from token *done on to `out`; the end-of-generation token itself is no
+// text.
 static bool collect(const session *s, const pith_sequence *seq, size_t *done, text *out) {
     size_t n;
     const pith_token *tokens = pith_sequence_tokens(seq, &n);
@@ -234,7 +240,8 @@ static int answer_once(session *s, const char *prompt, size_t bytes) {
     if (!opt.raw) {
         pith_message messages[2] = {{"system", opt.system}, {"user", prompt}};
         const size_t first = opt.system ? 0 : 1;
-        if (pith_chat_render(s->model, messages + first, 2 - first, &rendered, &s->err) != PITH_OK) return failed(&s->err);
+        if (pith_chat_render(s->model, messages + first, 2 - first, &rendered, &s->err) != PITH_OK)
+            return failed(&s->err);
     }
     const char *words = rendered ? rendered : prompt;
     int code = EXIT_OK;
@@ -270,8 +277,8 @@ static bool remember(history *h, const char *role, const char *content) {
     return true;
 }
 
-// Gives the sequence the rendered conversation. Where it goes on from what the model has read and said, only the rest is
-// new; where the template changed the past (old thinking dropped), the timeline is rewound to what is still true.
+// Gives the sequence the rendered conversation. Where it goes on from what the model has read and said, only the rest
+// is new; where the template changed the past (old thinking dropped), the timeline is rewound to what is still true.
 static int prompt_turn(session *s, history *h, const char *rendered) {
     const size_t bytes = strlen(rendered);
     const bool extends = h->seen.bytes > 0 && bytes > h->seen.bytes && !memcmp(rendered, h->seen.text, h->seen.bytes);
@@ -295,7 +302,8 @@ static bool note_answer(session *s, history *h, size_t from) {
     const pith_token *tokens = pith_sequence_tokens(s->seqs[0], &n);
     for (; from < n; from++) {
         char piece[512];
-        if (!text_add(&h->seen, piece, pith_token_text(s->model, tokens[from], true, piece, sizeof piece))) return false;
+        if (!text_add(&h->seen, piece, pith_token_text(s->model, tokens[from], true, piece, sizeof piece)))
+            return false;
     }
     return true;
 }
@@ -367,7 +375,8 @@ int run_main(int argc, char **argv) {
 
     text prompt = {0};
     if (!opt.interactive) {
-        code = opt.prompt ? (text_add(&prompt, opt.prompt, strlen(opt.prompt)) ? EXIT_OK : complain(EXIT_FAILED, "out of memory"))
+        code = opt.prompt ? (text_add(&prompt, opt.prompt, strlen(opt.prompt)) ? EXIT_OK
+                                                                               : complain(EXIT_FAILED, "out of memory"))
                           : text_read(&prompt, opt.file, MOST_PROMPT_BYTES);
         const char *from = opt.prompt ? "--prompt" : opt.file ? opt.file : "standard input";
         if (code == EXIT_OK && prompt.bytes == 0) code = complain(EXIT_FAILED, "%s: the prompt is empty", from);

@@ -35,7 +35,8 @@ int text_read(text *t, const char *path, size_t most) {
     int code = text_add(t, "", 0) ? EXIT_OK : complain(EXIT_FAILED, "out of memory");
     for (size_t n; code == EXIT_OK && (n = fread(block, 1, sizeof block, f)) > 0;) {
         if (t->bytes + n > most)
-            code = complain(EXIT_FAILED, "%s: expected at most %zu bytes of prompt", standard ? "standard input" : path, most);
+            code = complain(EXIT_FAILED, "%s: expected at most %zu bytes of prompt", standard ? "standard input" : path,
+                            most);
         else if (!text_add(t, block, n)) code = complain(EXIT_FAILED, "out of memory");
     }
     if (code == EXIT_OK && ferror(f))

@@ -8,17 +8,17 @@
 
 enum { MAX_TOKENS = 512, MIN_FORCED = 64 };
 
-// Most weights are IQ2_XXS, activations 8-bit: where the two programs' sums differ in the last bit, some activation
-// moves to the next step of its grid, and 22 layers later the logits differ by a few hundredths of their standard
-// deviation.
-static const double BOUND = 0.15;
+// In standard deviations of libllama's logits. Most weights are IQ2_XXS, activations 8-bit: where two programs' sums
+// differ in the last bit, some activation moves to the next step of its grid, and 22 layers multiply that. libllama
+// differs from itself as much, by 0.26 to 0.30 at most, when only its cache type or its attention is another.
+static const double MOST = 0.4, ROOT_MEAN_SQUARE = 0.06;
+static const double MARGIN = 0.1; // libllama's top two may change places when they are nearer than this
 
 static const char question[] = "What does the sea look like from the shore in winter?";
 static const char answer[] =
     "In winter the sea is rarely blue. On calm days it is the grey of slate, and the line where it meets the sky is "
     "hard to find. When the wind comes from the north, long waves roll in, break over the rocks, and throw white foam "
-    "high into the air. Gulls stand on the wet sand with their heads down, and nobody swims. Yet people still walk "
-    "along the beach, because the air is clean and the light changes every few minutes.";
+    "high into the air. Gulls stand on the wet sand with their heads down, and nobody swims.";
 
 static pith_model *model;
 static pith_error err;
@@ -54,7 +54,7 @@ static float *theirs_of(const pith_token *tokens, uint32_t n_prompt, uint32_t n,
     struct llama_model *m = llama_model_load_from_file(path, llama_model_default_params());
     assert_non_null(m);
     struct llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = cp.n_batch = cp.n_ubatch = MAX_TOKENS, cp.n_threads = cp.n_threads_batch = 2;
+    cp.n_ctx = cp.n_batch = cp.n_ubatch = MAX_TOKENS, cp.n_threads = cp.n_threads_batch = 1; // a barrier fewer to wait at on a busy machine
     cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     struct llama_context *ctx = llama_init_from_model(m, cp);
     assert_non_null(ctx);
@@ -74,8 +74,8 @@ static float *theirs_of(const pith_token *tokens, uint32_t n_prompt, uint32_t n,
 // -------------------------------------------------------------------------------------------------- compare
 
 typedef struct comparison {
-    double worst;       // largest difference, in standard deviations of libllama's logits
-    double widest_flip; // largest margin between libllama's top two where our argmax is another
+    double most, squares; // the largest difference; the sum over tokens of the mean square
+    double widest_flip;   // the largest margin between libllama's top two where our argmax is another
     uint32_t n, n_same;
 } comparison;
 
@@ -88,7 +88,8 @@ static void compare(comparison *c, const float *ours, const float *theirs, uint3
     for (uint32_t i = 0; i < n; i++) {
         assert_true(isfinite(ours[i]));
         const double difference = fabs((double)ours[i] - (double)theirs[i]) / sqrt(variance);
-        if (difference > c->worst) c->worst = difference;
+        if (difference > c->most) c->most = difference;
+        c->squares += difference * difference / n;
         if (theirs[i] > theirs[best]) best = i;
         if (ours[i] > ours[mine]) mine = i;
     }
@@ -102,7 +103,7 @@ static void compare(comparison *c, const float *ours, const float *theirs, uint3
 static pith_sequence *sequence_of(pith_engine **engine) {
     pith_engine_params ep;
     pith_engine_params_init(&ep);
-    ep.n_threads = 2, ep.chunk = 64, ep.n_ctx = MAX_TOKENS;
+    ep.n_threads = 1, ep.chunk = 64, ep.n_ctx = MAX_TOKENS;
     OK(pith_engine_new(model, &ep, engine, &err));
     pith_sequence_params sp;
     pith_sequence_params_init(&sp);
@@ -143,11 +144,12 @@ static void logits(void **state) {
         OK(pith_sequence_force(seq, tokens[t], &err));
         OK(pith_engine_step(engine, &n_active, &err));
     }
-    print_message("%u tokens: largest difference %.3f of %.3f standard deviations, same argmax in %u; where not, "
-                  "libllama's top two are at most %.3f apart\n",
-                  c.n, c.worst, BOUND, c.n_same, c.widest_flip);
-    assert_true(c.worst <= BOUND);
-    assert_true(c.widest_flip <= BOUND);
+    const double rms = sqrt(c.squares / c.n);
+    print_message("%u tokens: largest difference %.3f of %.3f standard deviations, root mean square %.4f of %.4f, same "
+                  "argmax in %u; where not, libllama's top two are at most %.3f of %.3f apart\n",
+                  c.n, c.most, MOST, rms, ROOT_MEAN_SQUARE, c.n_same, c.widest_flip, MARGIN);
+    assert_true(c.most <= MOST && rms <= ROOT_MEAN_SQUARE);
+    assert_true(c.widest_flip <= MARGIN);
     free(theirs);
     pith_engine_free(engine);
 }

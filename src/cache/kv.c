@@ -152,8 +152,8 @@ uint32_t pith_kv_rows(const pith_kv *kv) {
 }
 
 // The rows of a lane that stay, from the first candidate on, ascending; returns their number.
-static uint32_t survivors(uint32_t n_rows, const uint32_t *candidates, uint32_t n, const uint32_t *keep, uint32_t n_keep,
-                          uint32_t *rows) {
+static uint32_t survivors(uint32_t n_rows, const uint32_t *candidates, uint32_t n, const uint32_t *keep,
+                          uint32_t n_keep, uint32_t *rows) {
     uint32_t n_stay = 0, c = 0, k = 0;
     for (uint32_t row = candidates[0]; row < n_rows; row++) {
         bool stays = true;

@@ -13,8 +13,8 @@
 typedef struct pith_kv {
     pith_page_pool *pool;
     const pith_allocator *alloc;
-    pith_lane *lanes;   // (n_layers, G)
-    pith_page_id *ids;  // (n_layers, G, cap_pages): memory of the lanes' page lists
+    pith_lane *lanes;  // (n_layers, G)
+    pith_page_id *ids; // (n_layers, G, cap_pages): memory of the lanes' page lists
     uint32_t n_lanes;
     uint32_t cap_pages; // per lane
     uint32_t allowance; // pages that may still be taken
@@ -42,9 +42,9 @@ void pith_kv_truncate(pith_kv *, uint32_t n_rows);
 // `peak` rows with pages of their own behind row `stable`. PITH_E_MEMORY as in reserve; then nothing has changed.
 pith_status pith_kv_fork(pith_kv *dst, pith_kv *src, uint32_t peak, uint32_t stable, pith_error *);
 
-// Keeps, of each lane of `layer`, the rows that are no candidates and the chosen candidates: keep (n_sets, n_keep) holds
-// ascending indices into the lane's part of scores->rows, one set for all lanes or one for each. Pages that are free
-// then are in the pool when this returns. scratch: as many entries as the longest lane has rows.
+// Keeps, of each lane of `layer`, the rows that are no candidates and the chosen candidates: keep (n_sets, n_keep)
+// holds ascending indices into the lane's part of scores->rows, one set for all lanes or one for each. Pages that are
+// free then are in the pool when this returns. scratch: as many entries as the longest lane has rows.
 void pith_kv_compact(pith_kv *, uint32_t layer, const pith_scores *scores, uint32_t n_sets, uint32_t n_keep,
                      const uint32_t *keep, uint32_t *scratch);
 

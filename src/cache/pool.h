@@ -15,7 +15,7 @@ typedef struct pith_page_pool {
     uint32_t n_pages;
     uint32_t n_free;
     uint32_t promised;
-    uint32_t *owners; // (n_pages)
+    uint32_t *owners;   // (n_pages)
     pith_page_id *free; // (n_pages), the first n_free are free; the last freed is taken first, as it is in cache
 } pith_page_pool;
 
@@ -27,8 +27,8 @@ void pith_pool_free(pith_page_pool *);
 bool pith_pool_promise(pith_page_pool *, uint32_t n);
 void pith_pool_release(pith_page_pool *, uint32_t n); // gives a promise back
 
-pith_page_id pith_pool_take(pith_page_pool *); // one promised page, with one owner
-void pith_pool_own(pith_page_pool *, pith_page_id); // one owner more
+pith_page_id pith_pool_take(pith_page_pool *);       // one promised page, with one owner
+void pith_pool_own(pith_page_pool *, pith_page_id);  // one owner more
 bool pith_pool_drop(pith_page_pool *, pith_page_id); // one owner less; true when the page became free
 static inline bool pith_pool_shared(const pith_page_pool *p, pith_page_id id) { return p->owners[id] > 1; }
 

@@ -43,9 +43,9 @@ static pith_status pool_create(pith_backend *backend, const pith_geometry *geo, 
     // Straight from the system and not through the allocator: the budget is address space until a page is first
     // written, and nothing else should come to lie in it. Huge pages spare the many scattered reads TLB misses.
     size_t bytes = (size_t)n * pith_page_bytes(geo);
-    void *base = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED)
-        return pith_fail(err, PITH_E_MEMORY, "cannot reserve %zu bytes for the cache", bytes);
+    void *base =
+        mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return pith_fail(err, PITH_E_MEMORY, "cannot reserve %zu bytes for the cache", bytes);
     madvise(base, bytes, MADV_HUGEPAGE);
     *out = cpu->pages = (pith_pages){.base = base, .page_bytes = pith_page_bytes(geo), .geo = *geo};
     return PITH_OK;
@@ -139,17 +139,24 @@ pith_status pith_cpu_create(const pith_geometry *geo, const pith_cpu_params *par
     *out = NULL;
     const char *missing = missing_instruction();
     if (missing)
-        return pith_fail(err, PITH_E_UNSUPPORTED, "this build uses %s, which this CPU does not have: build it on this "
-                         "machine, or with PITH_NATIVE=OFF", missing);
+        return pith_fail(err, PITH_E_UNSUPPORTED,
+                         "this build uses %s, which this CPU does not have: build it on this "
+                         "machine, or with PITH_NATIVE=OFF",
+                         missing);
     ggml_cpu_init();
 
     pith_cpu *cpu = pith_new(params->alloc, 1, sizeof *cpu);
     if (!cpu) return pith_fail(err, PITH_E_MEMORY, "no memory for the backend");
     cpu->base.ops = &cpu->ops;
     cpu->alloc = params->alloc, cpu->geo = *geo;
-    cpu->ops = (pith_ops){.name = "cpu", .free = destroy, .isa = isa, .pool_create = pool_create,
-                          .pool_destroy = pool_destroy, .page_copy = page_copy,
-                          .sample_reserve = sample_reserve, .sample = sample};
+    cpu->ops = (pith_ops){.name = "cpu",
+                          .free = destroy,
+                          .isa = isa,
+                          .pool_create = pool_create,
+                          .pool_destroy = pool_destroy,
+                          .page_copy = page_copy,
+                          .sample_reserve = sample_reserve,
+                          .sample = sample};
     pith_cpu_table_plan(&cpu->ops);
     pith_cpu_table_events(&cpu->ops);
     cpu->kernels = pith_cpu_kernels_choose(params->disabled);
@@ -166,8 +173,8 @@ pith_status pith_cpu_create(const pith_geometry *geo, const pith_cpu_params *par
 
     const uint32_t g = geo->n_heads / geo->n_kv_heads;
     cpu->max_parts = params->max_rows / PITH_PART_ROWS + 1;
-    cpu->split_bytes = (size_t)pith_cpu_split_tasks(cpu) * cpu->max_parts * pith_cpu_partial_floats(g, geo->head_dim) *
-                       sizeof(float);
+    cpu->split_bytes =
+        (size_t)pith_cpu_split_tasks(cpu) * cpu->max_parts * pith_cpu_partial_floats(g, geo->head_dim) * sizeof(float);
     cpu->split_memory = pith_new(params->alloc, cpu->split_bytes, 1);
     cpu->scratch_bytes = lay_scratch(cpu, NULL);
     cpu->scratch_memory = pith_new(params->alloc, cpu->scratch_bytes, 1);

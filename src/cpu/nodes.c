@@ -38,8 +38,8 @@ void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata
         int64_t r1 = r0 + PRODUCT_ROWS < m ? r0 + PRODUCT_ROWS : m;
         for (uint32_t c = 0; c < n; c += PITH_PRODUCT_MAX_COLUMNS) {
             uint32_t cols = n - c < PITH_PRODUCT_MAX_COLUMNS ? n - c : PITH_PRODUCT_MAX_COLUMNS;
-            node->product->rows(node->product, w->data, row_bytes, w->ne[0], packed + c * node->packed_bytes, cols, r0, r1,
-                                y + (size_t)c * (size_t)m, (size_t)m);
+            node->product->rows(node->product, w->data, row_bytes, w->ne[0], packed + c * node->packed_bytes, cols, r0,
+                                r1, y + (size_t)c * (size_t)m, (size_t)m);
         }
         if (node->bias)
             for (uint32_t c = 0; c < n; c++)
@@ -161,7 +161,8 @@ static void attend_prefill(struct ggml_tensor *dst, int ith, pith_node *node) {
             for (uint32_t a = 0; a < g; a++) s->n_seen[(t - t0) * g + a] = lane->n_rows - n + t + 1;
         attend_parts(cpu, lane, parts_of(lane->n_rows - n + t1), (t1 - t0) * g, d, s);
         for (uint32_t t = t0; t < t1; t++) {
-            pith_partial rows = {s->sum.acc + (size_t)(t - t0) * g * d, s->sum.m + (t - t0) * g, s->sum.l + (t - t0) * g};
+            pith_partial rows = {s->sum.acc + (size_t)(t - t0) * g * d, s->sum.m + (t - t0) * g,
+                                 s->sum.l + (t - t0) * g};
             pith_attend_finish(g, d, rows, (float *)dst->data + ((size_t)t * geo->n_heads + h * g) * d, d);
         }
     }

@@ -32,8 +32,7 @@ static pith_status plan_begin(pith_backend *backend, const pith_geometry *geo, c
     p->inputs = pith_new(cpu->alloc, (size_t)shape->n_tokens * 2 + shape->n_out + 1, sizeof *p->inputs);
     p->ctx_bytes = n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false);
     p->ctx_memory = pith_new(cpu->alloc, p->ctx_bytes, 1);
-    if (p->ctx_memory)
-        p->ctx = ggml_init((struct ggml_init_params){p->ctx_bytes, p->ctx_memory, true});
+    if (p->ctx_memory) p->ctx = ggml_init((struct ggml_init_params){p->ctx_bytes, p->ctx_memory, true});
     if (!p->nodes || !p->inputs || !p->ctx) {
         pith_cpu_plan_free(p);
         *out = NULL;
@@ -79,8 +78,7 @@ static pith_node *new_node(pith_plan *p) {
 }
 
 static struct ggml_tensor *weight_tensor(pith_plan *p, const pith_weight *w) {
-    struct ggml_tensor *t =
-        ggml_new_tensor_4d(p->ctx, (enum ggml_type)w->type, w->ne[0], w->ne[1], w->ne[2], w->ne[3]);
+    struct ggml_tensor *t = ggml_new_tensor_4d(p->ctx, (enum ggml_type)w->type, w->ne[0], w->ne[1], w->ne[2], w->ne[3]);
     t->data = (void *)(uintptr_t)w->data; // only read
     return t;
 }
@@ -139,8 +137,8 @@ static pith_value *rms_norm(pith_plan *p, pith_value *x, const pith_weight *w, f
 }
 
 // Decode rows: (n, K) -> (n, M) by own products; to_step: into the step's logits.
-static struct ggml_tensor *own_product(pith_plan *p, const pith_weight *w, struct ggml_tensor *x, const pith_weight *bias,
-                                       bool to_step) {
+static struct ggml_tensor *own_product(pith_plan *p, const pith_weight *w, struct ggml_tensor *x,
+                                       const pith_weight *bias, bool to_step) {
     const pith_product *product = (unsigned)w->type < MAX_TYPES ? p->cpu->products[w->type] : NULL;
     if (!product) return fail(p, PITH_E_UNSUPPORTED, "%s: no product for tensor type %d", w->name, w->type);
     const size_t packed_bytes = product->packed_bytes(product, w->ne[0]);
@@ -213,8 +211,8 @@ static pith_value *attend(pith_plan *p, uint32_t layer, pith_value *q, pith_valu
     append->layer = read->layer = merge->layer = layer;
 
     struct ggml_tensor *rows[] = {T(q), T(k), T(v)};
-    struct ggml_tensor *written = ggml_custom_4d(p->ctx, GGML_TYPE_F32, 1, 1, 1, 1, rows, 3, pith_node_append,
-                                                 GGML_N_TASKS_MAX, append);
+    struct ggml_tensor *written =
+        ggml_custom_4d(p->ctx, GGML_TYPE_F32, 1, 1, 1, 1, rows, 3, pith_node_append, GGML_N_TASKS_MAX, append);
     struct ggml_tensor *in[] = {written, T(q)}; // `written` is there for the order
     struct ggml_tensor *out = ggml_custom_4d(p->ctx, GGML_TYPE_F32, T(q)->ne[0], T(q)->ne[1], 1, 1, in, 2,
                                              pith_node_attend, GGML_N_TASKS_MAX, read);

@@ -1,6 +1,6 @@
 // Drawing a token: temperature, top-k, top-p, min-p, in the order of Hugging Face's transformers, which the paper used.
-// Of equal tokens the lower id is the likelier one, so that exactly k are left of top-k (transformers keeps all that equal
-// the k-th).
+// Of equal tokens the lower id is the likelier one, so that exactly k are left of top-k (transformers keeps all that
+// equal the k-th).
 //
 // A full sort of a vocabulary costs more than a small model's step, so only the likely head of the distribution is
 // looked at, and the head is widened until it holds what the filters may keep.

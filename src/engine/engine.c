@@ -31,11 +31,13 @@ static pith_status check(const pith_engine_params *params, const pith_config *co
     if (params->device && strcmp(params->device, "cpu") != 0)
         return pith_fail(err, PITH_E_UNSUPPORTED, "device %.40s: this build has cpu only", params->device);
     if (params->max_sequences < 1 || params->max_sequences > MAX_SEQUENCES)
-        return pith_fail(err, PITH_E_ARG, "sequences: expected 1 to %d, found %u", MAX_SEQUENCES, params->max_sequences);
+        return pith_fail(err, PITH_E_ARG, "sequences: expected 1 to %d, found %u", MAX_SEQUENCES,
+                         params->max_sequences);
     if (params->kv_type != PITH_KV_F16 && params->kv_type != PITH_KV_F32)
         return pith_fail(err, PITH_E_ARG, "cache type: expected f16 or f32, found %d", (int)params->kv_type);
     if (params->chunk % 64 != 0 || params->chunk > MAX_CHUNK)
-        return pith_fail(err, PITH_E_ARG, "chunk: expected a multiple of 64 up to %d, found %u", MAX_CHUNK, params->chunk);
+        return pith_fail(err, PITH_E_ARG, "chunk: expected a multiple of 64 up to %d, found %u", MAX_CHUNK,
+                         params->chunk);
     if (params->n_ctx > config->n_ctx)
         return pith_fail(err, PITH_E_ARG, "context: the model has %u positions, asked for %u", config->n_ctx,
                          params->n_ctx);
@@ -56,8 +58,11 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     e->max_sequences = params->max_sequences;
     e->chunk = params->chunk ? params->chunk : DEFAULT_CHUNK;
     e->n_threads = params->n_threads ? params->n_threads : pith_cpu_default_threads();
-    e->geo = (pith_geometry){.n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
-                             .head_dim = c->head_dim, .elt_bytes = params->kv_type == PITH_KV_F32 ? 4 : 2};
+    e->geo = (pith_geometry){.n_layers = c->n_layers,
+                             .n_heads = c->n_heads,
+                             .n_kv_heads = c->n_kv_heads,
+                             .head_dim = c->head_dim,
+                             .elt_bytes = params->kv_type == PITH_KV_F32 ? 4 : 2};
 
     const uint32_t n_inputs = e->max_sequences > e->chunk ? e->max_sequences : e->chunk;
     e->sequences = pith_new(e->alloc, e->max_sequences, sizeof(void *));
@@ -75,8 +80,8 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     e->pos = e->ids + n_inputs;
     e->slot = e->pos + n_inputs;
 
-    pith_cpu_params cpu = {.n_threads = e->n_threads, .max_rows = e->n_ctx, .disabled = getenv("PITH_DISABLE_CPU"),
-                           .alloc = e->alloc};
+    pith_cpu_params cpu = {
+        .n_threads = e->n_threads, .max_rows = e->n_ctx, .disabled = getenv("PITH_DISABLE_CPU"), .alloc = e->alloc};
     if ((status = pith_cpu_create(&e->geo, &cpu, &e->backend, err)) != PITH_OK) goto failed;
     if ((status = e->backend->ops->sample_reserve(e->backend, c->n_vocab, err)) != PITH_OK) goto failed;
     uint32_t n_pages = pool_pages(params, &e->geo, e->n_ctx);

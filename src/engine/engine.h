@@ -20,13 +20,13 @@ struct pith_sequence {
     pith_token *tokens; // (cap_tokens): the timeline; positions are indices
     uint32_t cap_tokens;
     uint32_t n_tokens;
-    uint32_t n_cached;      // tokens whose rows were written (and perhaps evicted since)
-    uint32_t n_generated;   // in this turn
-    uint32_t turn_limit;    // generated tokens at which this turn ends
-    pith_span *prompts;     // (cap_prompts): the positions given as prompts, ascending
+    uint32_t n_cached;    // tokens whose rows were written (and perhaps evicted since)
+    uint32_t n_generated; // in this turn
+    uint32_t turn_limit;  // generated tokens at which this turn ends
+    pith_span *prompts;   // (cap_prompts): the positions given as prompts, ascending
     uint32_t n_prompts, cap_prompts;
-    pith_token forced;      // instead of the next draw, -1: none
-    const float *logits;    // (V) of the last cached token, in the engine's memory until the next step; NULL: none
+    pith_token forced;   // instead of the next draw, -1: none
+    const float *logits; // (V) of the last cached token, in the engine's memory until the next step; NULL: none
 
     uint32_t n_compressions;
     uint32_t rows_peak;

@@ -30,7 +30,8 @@ static pith_status check(const pith_sequence_params *p, pith_error *err) {
     return PITH_OK;
 }
 
-pith_status pith_sequence_new(pith_engine *e, const pith_sequence_params *params, pith_sequence **out, pith_error *err) {
+pith_status pith_sequence_new(pith_engine *e, const pith_sequence_params *params, pith_sequence **out,
+                              pith_error *err) {
     *out = NULL;
     pith_spec spec;
     pith_status status = pith_spec_parse(params->policy, &spec, err);
@@ -47,7 +48,8 @@ pith_status pith_sequence_new(pith_engine *e, const pith_sequence_params *params
     s->cap_tokens = e->n_ctx;
     s->tokens = pith_new(e->alloc, s->cap_tokens, sizeof *s->tokens);
     s->window.cap = spec.policy->window(&spec.params);
-    s->window.q = pith_new(e->alloc, (size_t)e->geo.n_layers * s->window.cap * e->geo.n_heads, e->geo.head_dim * sizeof(float));
+    s->window.q =
+        pith_new(e->alloc, (size_t)e->geo.n_layers * s->window.cap * e->geo.n_heads, e->geo.head_dim * sizeof(float));
     if (!s->tokens || !s->window.q) status = pith_fail(err, PITH_E_MEMORY, "no memory for a sequence");
     if (status == PITH_OK) status = pith_kv_init(&s->kv, &e->pool, e->alloc, e->n_ctx, err);
     // Every batch size up to the number of sequences has its plan, so that a decode step records nothing.
@@ -126,8 +128,8 @@ static pith_status reserve_events(pith_sequence *s, uint32_t peak, uint32_t cand
     pith_engine *e = s->engine;
     pith_status status = grow_scratch(e, candidates, peak, err);
     if (status != PITH_OK) return status;
-    return e->backend->ops->events_reserve(e->backend, &e->geo, candidates, s->spec.policy->max_queries(&s->spec.params),
-                                           err);
+    return e->backend->ops->events_reserve(e->backend, &e->geo, candidates,
+                                           s->spec.policy->max_queries(&s->spec.params), err);
 }
 
 pith_status pith_sequence_prompt(pith_sequence *s, const pith_token *tokens, size_t n, pith_error *err) {
@@ -141,7 +143,8 @@ pith_status pith_sequence_prompt(pith_sequence *s, const pith_token *tokens, siz
                          s->cap_tokens - s->n_tokens, s->cap_tokens);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= n_vocab)
-            return pith_fail(err, PITH_E_ARG, "token %zu: expected an id below %u, found %d", i, n_vocab, (int)tokens[i]);
+            return pith_fail(err, PITH_E_ARG, "token %zu: expected an id below %u, found %d", i, n_vocab,
+                             (int)tokens[i]);
 
     if (s->n_prompts == s->cap_prompts) {
         uint32_t cap = s->cap_prompts ? 2 * s->cap_prompts : 4;
@@ -247,7 +250,8 @@ void pith_sequence_describe(const pith_sequence *s, pith_sequence_info *out) {
         .phase = s->phase,
         .n_tokens = s->n_tokens,
         .n_prompt = pith_sequence_prompt_below(s, s->n_tokens),
-        .n_turn_prompt = s->n_prompts == 0 ? 0 : (uint32_t)(s->prompts[s->n_prompts - 1].end - s->prompts[s->n_prompts - 1].begin),
+        .n_turn_prompt =
+            s->n_prompts == 0 ? 0 : (uint32_t)(s->prompts[s->n_prompts - 1].end - s->prompts[s->n_prompts - 1].begin),
         .n_generated = s->n_generated,
         .n_waiting = s->phase == PITH_PREFILL ? s->n_tokens - s->n_cached : 0,
         .n_compressions = s->n_compressions,

@@ -55,7 +55,9 @@ static inline size_t pith_v_index(const pith_geometry *g, uint32_t row_in_page, 
     return (size_t)row_in_page * g->head_dim + i;
 }
 
-static inline uint32_t pith_pages_for(uint32_t n_rows) { return n_rows / PITH_PAGE_ROWS + (n_rows % PITH_PAGE_ROWS != 0); }
+static inline uint32_t pith_pages_for(uint32_t n_rows) {
+    return n_rows / PITH_PAGE_ROWS + (n_rows % PITH_PAGE_ROWS != 0);
+}
 static inline uint32_t pith_n_lanes(const pith_geometry *g) { return g->n_layers * g->n_kv_heads; }
 static inline uint32_t pith_lane_index(const pith_geometry *g, uint32_t layer, uint32_t kv_head) {
     return layer * g->n_kv_heads + kv_head;
@@ -77,7 +79,9 @@ typedef struct pith_pages {
     pith_geometry geo;
 } pith_pages;
 
-static inline uint8_t *pith_page_at(const pith_pages *p, pith_page_id id) { return p->base + (size_t)id * p->page_bytes; }
+static inline uint8_t *pith_page_at(const pith_pages *p, pith_page_id id) {
+    return p->base + (size_t)id * p->page_bytes;
+}
 static inline uint8_t *pith_page_v(const pith_pages *p, pith_page_id id) {
     return pith_page_at(p, id) + pith_page_v_offset(&p->geo);
 }
