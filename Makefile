@@ -47,8 +47,8 @@ check: ready-to-test build ## the test suite, as released
 	@$(TESTS) build/release
 
 test-isa: check ## the suite again without AVX-512, then without AVX2
-	PITH_DISABLE_CPU=avx512 $(TESTS) build/release
-	PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) build/release
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) build/release
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) build/release
 
 test-neon: ready-to-test ## the kernels' test, compiled for 64-bit ARM, in an emulator
 	@mkdir -p build/neon
@@ -59,7 +59,7 @@ test-neon: ready-to-test ## the kernels' test, compiled for 64-bit ARM, in an em
 asan: ready-to-test ## the suite with AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(CONFIGURE) -B build/asan -DPITH_TESTS=ON -DPITH_SANITIZE=address,undefined > build/configure.log
 	@$(COMPILE) build/asan -j $(JOBS)
-	@$(TESTS) build/asan
+	PITH_TEST_QUICK=1 $(TESTS) build/asan
 
 fuzz: ready-to-test ## each fuzz target for FUZZ_SECONDS (60); finds go to build/fuzz
 	@CC=clang CXX=clang++ $(CONFIGURE) -B build/fuzz -DPITH_FUZZ=ON -DPITH_SANITIZE=address,undefined > build/configure.log

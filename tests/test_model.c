@@ -164,12 +164,20 @@ static void test_tied_and_norms(void **state) {
     pith_model_free(model);
 }
 
+// ggml searches its tables for the codebook types for many seconds before it can quantise to them.
+static bool is_slow_to_make(int type) {
+    return type == GGML_TYPE_IQ1_S || type == GGML_TYPE_IQ1_M || type == GGML_TYPE_IQ2_XXS || type == GGML_TYPE_IQ2_XS ||
+           type == GGML_TYPE_IQ2_S;
+}
+
 static void test_every_type(void **state) {
     (void)state;
+    const bool quick = getenv("PITH_TEST_QUICK");
     int n = 0;
     for (int type = 0; type < GGML_TYPE_COUNT; type++) {
         bool stored = type == GGML_TYPE_F32 || ggml_get_type_traits((enum ggml_type)type)->to_float;
         if (!stored || !ggml_get_type_traits_cpu((enum ggml_type)type)->vec_dot) continue;
+        if (quick && is_slow_to_make(type)) continue;
         tiny_spec spec = tiny_default("llama", (enum ggml_type)type);
         pith_model *model = load_tiny(&spec);
         assert_int_equal(pith_model_weights(model)->layers[0].wq->type, type);
@@ -177,7 +185,7 @@ static void test_every_type(void **state) {
         n++;
     }
     print_message("%d tensor types\n", n);
-    assert_true(n >= 25);
+    assert_true(n >= (quick ? 20 : 25));
 }
 
 static void test_rope_scaling(void **state) {
