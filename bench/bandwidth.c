@@ -18,6 +18,10 @@ typedef struct part {
     volatile uint64_t sum; // so that the reads are needed
 } part;
 
+#if defined(__x86_64__)
+// One thread reads a fifth more with 64-byte loads than with the 16-byte ones of the compiler's default.
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 static void *read_part(void *arg) {
     part *p = arg;
     vec64 sum[4] = {{0}};

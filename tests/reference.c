@@ -93,7 +93,8 @@ static void attend(const reference *r, uint32_t layer, uint32_t head, uint32_t p
 static void observe(reference *r, uint32_t layer, uint32_t pos, const double *h) {
     const pith_config *c = r->config;
     const pith_layer_weights *w = &r->weights->layers[layer];
-    double *q = reference_query(r, layer, pos), *k = reference_key(r, layer, pos, 0), *v = reference_value(r, layer, pos, 0);
+    double *q = reference_query(r, layer, pos);
+    double *k = reference_key(r, layer, pos, 0), *v = reference_value(r, layer, pos, 0);
     product(w->wq, w->bq, h, q);
     product(w->wk, w->bk, h, k);
     product(w->wv, w->bv, h, v);
@@ -120,7 +121,8 @@ void reference_step(reference *r, pith_token token) {
         const pith_layer_weights *layer = &w->layers[l];
         rms_norm(layer->attn_norm, x, D, (double)c->rms_eps, h);
         observe(r, l, pos, h);
-        for (uint32_t head = 0; head < c->n_heads; head++) attend(r, l, head, pos, scores, a + (size_t)head * c->head_dim);
+        for (uint32_t head = 0; head < c->n_heads; head++)
+            attend(r, l, head, pos, scores, a + (size_t)head * c->head_dim);
         product(layer->wo, layer->bo, a, change);
         for (uint32_t i = 0; i < D; i++) x[i] += change[i];
 

@@ -28,8 +28,8 @@ void reference_close(reference *);
 // The next token of the timeline. It sees every position before it that is not hidden, and itself.
 void reference_step(reference *, pith_token token);
 
-// From the next step on, of the positions so far only the n in `kept` are seen in KV head `head` of `layer`; -1: in all.
-// Fails the test when a position comes back that was evicted before.
+// From the next step on, of the positions so far only the n in `kept` are seen in KV head `head` of `layer` (-1: in all
+// of them). Fails the test when a position comes back that was evicted before.
 void reference_keep(reference *, uint32_t layer, int32_t head, const int32_t *kept, uint32_t n);
 
 static inline double *reference_query(const reference *r, uint32_t layer, uint32_t pos) { // (H, d)

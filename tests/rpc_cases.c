@@ -23,9 +23,9 @@ void rpc_cases_add(rpc_cases *c, const rpc_case *it) {
             c->n ? ",\n" : "", it->spec, it->n_layers, it->n_heads, it->n_kv_heads, it->head_dim);
     for (uint32_t t = 0; t < it->n_turns && it->turns[t][0]; t++)
         fprintf(c->json, "%s[%u,%u]", t ? "," : "", it->turns[t][0], it->turns[t][1]);
-    fprintf(c->json, "],\"exact\":%s,\"exact_dots\":%s,", it->exact ? "true" : "false", it->exact_dots ? "true" : "false");
-    fprintf(c->json, "\"queries\":{\"f32\":\"data.f32\",\"offset\":%zu},\"keys\":{\"f32\":\"data.f32\",\"offset\":%zu}}",
-            c->offset, c->offset + it->n_q);
+    fprintf(c->json, "],\"exact\":%s,\"exact_dots\":%s", it->exact ? "true" : "false", it->exact_dots ? "true" : "false");
+    fprintf(c->json, ",\"queries\":{\"f32\":\"data.f32\",\"offset\":%zu}", c->offset);
+    fprintf(c->json, ",\"keys\":{\"f32\":\"data.f32\",\"offset\":%zu}}", c->offset + it->n_q);
     c->offset += it->n_q + it->n_k;
     c->n++;
 }
@@ -86,8 +86,8 @@ void rpc_cases_check(rpc_cases *c, const char *what, uint32_t most_open) {
     assert_int_equal(pclose(oracle), 0);
     fclose(c->trace);
     discard(c);
-    print_message("%s: %u cases, %u kept sets equal the oracle's, %u cases cut short as undecidable in f32\n", what, c->n,
-                  n_events, n_open);
+    print_message("%s: %u cases, %u kept sets equal the oracle's, %u cases cut short as undecidable in f32\n", what,
+                  c->n, n_events, n_open);
     assert_true(n_open <= most_open); // else the test says too little
     assert_true(n_events >= c->n);
 }

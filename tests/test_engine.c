@@ -346,16 +346,14 @@ static void a_second_turn_goes_on(void **state) {
 }
 
 // A history that changes the past is rebuilt from the common part of the first prompt, and then answers as if fresh.
-static void rewinding_is_exact(void **state) {
-    (void)state;
+static void check_rewinding(const char *policy, uint32_t n_history, size_t n_kept_expected) {
     pith_token history[200];
     for (uint32_t i = 0; i < 200; i++) history[i] = (pith_token)(pith_mix64(i < 90 ? i : i + 1000) % 256);
     static answer fresh, rewound;
-    const char *policy = "rpc:p=32,r=8,c=4";
 
     pith_engine *engine = engine_of(1, 1, NULL);
     pith_sequence *seq = sequence_of(engine, policy, 100, 0);
-    OK(pith_sequence_prompt(seq, history, 200, &err));
+    OK(pith_sequence_prompt(seq, history, n_history, &err));
     run(engine);
     keep_answer(seq, &fresh);
     pith_engine_free(engine);
@@ -367,9 +365,9 @@ static void rewinding_is_exact(void **state) {
     OK(pith_sequence_prompt(seq, first, 100, &err));
     run(engine);
     size_t n;
-    OK(pith_sequence_rewind(seq, history, 200, &n, &err));
-    assert_int_equal(n, 90);
-    OK(pith_sequence_prompt(seq, history + n, 200 - n, &err));
+    OK(pith_sequence_rewind(seq, history, n_history, &n, &err));
+    assert_int_equal(n, n_kept_expected);
+    OK(pith_sequence_prompt(seq, history + n, n_history - n, &err));
     run(engine);
     keep_answer(seq, &rewound);
     assert_int_equal(fresh.n, rewound.n);
@@ -384,6 +382,12 @@ static void rewinding_is_exact(void **state) {
     OK(pith_sequence_rewind(seq, longer, n + 1, &same_n, &err));
     assert_int_equal(same_n, n);
     pith_engine_free(engine);
+}
+
+static void rewinding_is_exact(void **state) {
+    (void)state;
+    check_rewinding("rpc:p=32,r=8,c=4", 200, 90);
+    check_rewinding("rpc:p=32,r=8,c=4,sel=prompt", 95, 87); // the last 8 tokens are read again for their queries
 }
 
 static void stopping_a_turn(void **state) {

@@ -21,11 +21,11 @@ typedef struct eviction_case {
     uint32_t n_events;
 } eviction_case;
 
-// In units of the logits' standard deviation, of the keys' and of the queries' largest element. f32: errors of rounding,
-// most of them of the rotary angles, which ggml computes in f32 (at position 300 they are off by up to 2e-5). f16: both
-// round keys and values to f16, but not always to the same side, which is a step of 2^-11.
+// f32: errors of rounding, most of them of the rotary angles, which ggml computes in f32 (at position 300 they are off by
+// up to 2e-5). f16: both round keys and values to f16, but not always to the same side, which is a step of 2^-11.
 typedef struct bounds {
-    double logits, keys;
+    double logits; // in units of the logits' standard deviation
+    double keys;   // and queries, in units of their largest element
 } bounds;
 static const bounds f32_bounds = {1e-4, 1e-5}, f16_bounds = {1e-3, 1e-3};
 
@@ -192,7 +192,7 @@ static void play_turn(session *s, uint32_t n_prompt, uint32_t n_generated) {
 static void tell_oracle(session *s) {
     const pith_geometry *geo = &s->engine->geo;
     const uint32_t N = s->masked.n;
-    const size_t q_floats = (size_t)N * geo->n_heads * geo->head_dim, k_floats = (size_t)N * geo->n_kv_heads * geo->head_dim;
+    const size_t q_floats = (size_t)geo->n_heads * geo->head_dim, k_floats = (size_t)geo->n_kv_heads * geo->head_dim;
     uint32_t turns[TURNS][2];
     memcpy(turns, s->c->turns, sizeof turns);
     for (uint32_t t = TURNS; t-- > 0;)
@@ -201,9 +201,9 @@ static void tell_oracle(session *s) {
             break;
         }
     for (uint32_t l = 0; l < geo->n_layers; l++)
-        fwrite(s->q + (size_t)l * MAX_TOKENS * geo->n_heads * geo->head_dim, sizeof(float), q_floats, s->oracle->data);
+        fwrite(s->q + l * MAX_TOKENS * q_floats, sizeof(float), N * q_floats, s->oracle->data);
     for (uint32_t l = 0; l < geo->n_layers; l++)
-        fwrite(s->k + (size_t)l * MAX_TOKENS * geo->n_kv_heads * geo->head_dim, sizeof(float), k_floats, s->oracle->data);
+        fwrite(s->k + l * MAX_TOKENS * k_floats, sizeof(float), N * k_floats, s->oracle->data);
     rpc_cases_add(s->oracle, &(rpc_case){.spec = s->c->policy,
                                          .n_layers = geo->n_layers,
                                          .n_heads = geo->n_heads,
@@ -211,8 +211,8 @@ static void tell_oracle(session *s) {
                                          .head_dim = geo->head_dim,
                                          .turns = turns,
                                          .n_turns = TURNS,
-                                         .n_q = geo->n_layers * q_floats,
-                                         .n_k = geo->n_layers * k_floats});
+                                         .n_q = geo->n_layers * N * q_floats,
+                                         .n_k = geo->n_layers * N * k_floats});
 }
 
 static pith_model *model_of(const char *arch) {

@@ -35,7 +35,8 @@ static void rank(ranking *r, const float *logits, uint32_t n, float temperature)
     for (uint32_t i = 0; i < n; i++) r->id[i] = i;
     sort_by = logits;
     qsort(r->id, n, sizeof *r->id, by_logit);
-    for (uint32_t i = 0; i < n; i++) r->w[i] = exp(((double)logits[r->id[i]] - (double)logits[r->id[0]]) / (double)temperature);
+    for (uint32_t i = 0; i < n; i++)
+        r->w[i] = exp(((double)logits[r->id[i]] - (double)logits[r->id[0]]) / (double)temperature);
 }
 
 // How many of the ranking survive top-k, then top-p of what is left, then min-p relative to the likeliest, in the order
@@ -133,12 +134,35 @@ static void against_a_full_sort(void **state) {
                                                              : pith_uniform(3, s * 100 + (uint32_t)what, t * 1000 + i)};
                     const int32_t id = sample(x, sizes[s], &d);
                     if (id < 0 || (uint32_t)id >= sizes[s] || !is_right(&r, &d, id))
-                        fail_msg("%s, %u tokens: T %g, k %u, p %g, min %g, u %.17g: drew %d", kind_names[what], sizes[s],
-                                 (double)d.temperature, d.top_k, (double)d.top_p, (double)d.min_p, d.uniform, (int)id);
+                        fail_msg("%s, %u tokens: T %g, k %u, p %g, min %g, u %.17g: drew %d", kind_names[what],
+                                 sizes[s], (double)d.temperature, d.top_k, (double)d.top_p, (double)d.min_p, d.uniform, (int)id);
                     n_draws++;
                 }
             }
     print_message("%u draws\n", n_draws);
+}
+
+// Eight tokens, of which 1, 2, 4 and 7 are equally likely and the others impossible: every weight and sum is exact.
+static void by_hand(void **state) {
+    (void)state;
+    static const float x[8] = {-INFINITY, 3, 3, -INFINITY, 3, -INFINITY, -INFINITY, 3};
+    static const struct {
+        pith_draw draw;
+        int32_t want;
+    } cases[] = {
+        {{.temperature = 1, .top_p = 1, .uniform = 0.2499}, 1},
+        {{.temperature = 1, .top_p = 1, .uniform = 0.25}, 2}, // a share begins with its lower edge
+        {{.temperature = 1, .top_p = 1, .uniform = 0.9999}, 7},
+        {{.temperature = 1, .top_p = 0.5f, .uniform = 0.4999}, 1}, // two hold a half: no third
+        {{.temperature = 1, .top_p = 0.5f, .uniform = 0.9999}, 2},
+        {{.temperature = 1, .top_p = 0.501f, .uniform = 0.9999}, 4},
+        {{.temperature = 1, .top_p = 1, .top_k = 3, .uniform = 0.9999}, 4}, // of equals the lower ids stay
+        {{.temperature = 1, .top_p = 1, .top_k = 2, .uniform = 0.5}, 2},
+        {{.temperature = 1, .top_p = 0.5f, .top_k = 2, .uniform = 0.9999}, 1}, // a half of the two
+        {{.temperature = 1, .top_p = 1, .top_k = 6, .uniform = 0.9999}, 7}, // two of the six are impossible
+        {{.temperature = 1, .top_p = 1, .min_p = 1, .uniform = 0.9999}, 7}, // as likely as the likeliest: all four
+    };
+    for (size_t i = 0; i < T_COUNT(cases); i++) assert_int_equal(sample(x, 8, &cases[i].draw), cases[i].want);
 }
 
 static void greedy_takes_the_lowest_of_equals(void **state) {
@@ -236,6 +260,7 @@ static void keys_are_independent(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(by_hand),
         cmocka_unit_test(against_a_full_sort),
         cmocka_unit_test(greedy_takes_the_lowest_of_equals),
         cmocka_unit_test(frequencies),

@@ -43,7 +43,9 @@ static double idle(uint32_t n, uint32_t i, t_rng *noise) {
 static double idle_and_noisy(uint32_t n, uint32_t i, t_rng *noise) {
     return idle(n, i, noise) * (1 + 0.15 * fabs((double)t_unit(noise)));
 }
-static double idle_but_for_the_first(uint32_t n, uint32_t i, t_rng *noise) { return idle(n, i, noise) * (i == 0 ? 8 : 1); }
+static double idle_but_for_the_first(uint32_t n, uint32_t i, t_rng *noise) {
+    return idle(n, i, noise) * (i == 0 ? 8 : 1);
+}
 
 // A niced competitor: whoever has a CPU spins for the one that has none.
 static double niced(uint32_t n, uint32_t i, t_rng *noise) {
@@ -107,7 +109,7 @@ static void one_thread_under_a_competitor(void **state) {
     for (uint32_t max = 2; max <= 8; max *= 2) {
         init(&t, max);
         const result start = drive(&t, niced, 0, 256, &rng), later = drive(&t, niced, 256, 4096, &rng);
-        print_message("%u threads, niced competitor: %.3f of one thread's rate in 256 steps from the start, then %.3f\n", max,
+        print_message("%u threads, niced competitor: %.3f of one thread's rate in 256 steps, then %.3f\n", max,
                       256 / start.seconds, 4096 / later.seconds);
         assert_true(256 / start.seconds > (max == 2 ? 0.85 : 0.6)); // more counts, more to try
         assert_true(4096 / later.seconds > 0.96);
@@ -154,7 +156,7 @@ static void the_count_follows_the_machine(void **state) {
     init(&t, 8);
     r = drive(&t, four_free, 0, 256, &rng);
     assert_int_equal(r.last, 4);
-    print_message("8 threads, 4 free: %.1f %% lost in 256 steps from the start\n", 100 * lost(&r, idle(4, 0, NULL), 256));
+    print_message("8 threads, 4 free: %.1f %% lost in 256 steps\n", 100 * lost(&r, idle(4, 0, NULL), 256));
     r = drive(&t, four_free, 256, 4096, &rng);
     assert_int_equal(r.last, 4);
     assert_true(lost(&r, idle(4, 0, NULL), 4096) < 0.03);

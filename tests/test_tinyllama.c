@@ -54,7 +54,8 @@ static float *theirs_of(const pith_token *tokens, uint32_t n_prompt, uint32_t n,
     struct llama_model *m = llama_model_load_from_file(path, llama_model_default_params());
     assert_non_null(m);
     struct llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = cp.n_batch = cp.n_ubatch = MAX_TOKENS, cp.n_threads = cp.n_threads_batch = 1; // a barrier fewer to wait at on a busy machine
+    cp.n_ctx = cp.n_batch = cp.n_ubatch = MAX_TOKENS;
+    cp.n_threads = cp.n_threads_batch = 1; // two wait for each other with spinning barriers, long on a busy machine
     cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     struct llama_context *ctx = llama_init_from_model(m, cp);
     assert_non_null(ctx);
@@ -162,8 +163,8 @@ static void vocabulary(void **state) {
         question,
         answer,
         "  two spaces,\ttabs\nand\r\nlines\n\n\n",
-        "na\xc3\xafve caf\xc3\xa9, \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e, \xd0\xbf\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, "
-        "\xf0\x9f\xa6\x99\xf0\x9f\x8f\xbd", // letters of four scripts; a llama and a skin tone, byte by byte
+        "na\xc3\xafve caf\xc3\xa9, \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e, "
+        "\xd0\xbf\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, \xf0\x9f\xa6\x99\xf0\x9f\x8f\xbd", // letters of four scripts; a llama and a skin tone, byte by byte
         "int main(void) { return 0x7f; } // 3.14159e-10",
         "<s></s><|user|>", // names of control tokens are mere text
     };

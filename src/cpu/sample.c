@@ -94,7 +94,7 @@ static kept filter(const float *w, uint32_t n, double total, const pith_draw *dr
         double wanted = has_p && !has_k ? (double)draw->top_p * total : INFINITY;
         k.first = &heap[count - 1];
         for (k.n = 0, k.mass = 0; k.n < most && k.mass < wanted; k.n++) k.mass += (double)pop(heap, count - k.n);
-        if (k.mass >= wanted || has_k || all || (!has_p && least <= draw->min_p)) break;
+        if (k.mass >= wanted || has_k || all || least <= draw->min_p) break;
     }
     if (has_k && has_p) { // top-p is of what top-k left
         const uint32_t most = k.n;

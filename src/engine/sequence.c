@@ -187,6 +187,13 @@ pith_status pith_sequence_rewind(pith_sequence *s, const pith_token *history, si
     uint32_t keep = pith_sequence_stable(s);
     if (same < keep) keep = (uint32_t)same;
     if (keep == n && keep > 0) keep--;
+    // A policy that ranks by the prompt's last queries needs these computed: their tokens are read again.
+    pith_policy_state fresh = {0};
+    if (n > 0 && s->spec.policy->observe_prompt(&s->spec.params, &fresh, (uint32_t)n - 1, (uint32_t)n) >= 0) {
+        const uint32_t queries = s->spec.policy->max_queries(&s->spec.params);
+        const uint32_t most = n > queries ? (uint32_t)n - queries : 0;
+        if (keep > most) keep = most;
+    }
     pith_kv_truncate(&s->kv, keep);
     if (s->n_cached > keep) s->n_cached = keep;
     s->n_tokens = keep;
