@@ -1,4 +1,6 @@
 // pith: the program. One verb, one file.
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,7 +38,14 @@ static int help(const char *name) {
     return EXIT_OK;
 }
 
+// A closed standard stream's number would go to the next file that is opened, which would then get the answer.
+static void hold_standard_streams(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) open("/dev/null", O_RDWR);
+}
+
 int main(int argc, char **argv) {
+    hold_standard_streams();
     if (argc < 2) {
         help(NULL);
         return EXIT_USAGE;

@@ -11,7 +11,7 @@ static double percent(double part, double whole) { return whole > 0 ? 100 * part
 
 static double rate(uint32_t n, double ms) { return ms > 0 ? 1e3 * n / ms : 0; }
 
-void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint32_t n) {
+void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint32_t n, bool interrupted) {
     pith_engine_info e;
     pith_engine_describe(engine, &e);
     uint32_t generated = 0;
@@ -21,7 +21,9 @@ void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint3
         pith_sequence_describe(seqs[i], &s);
         if (n > 1) fprintf(stderr, "sample %u\n", i);
         fprintf(stderr, "tokens  %u prompt, %u generated%s\n", s.n_prompt, s.n_generated,
-                s.phase == PITH_LENGTH ? " (stopped at the limit)" : "");
+                interrupted              ? " (interrupted)"
+                : s.phase == PITH_LENGTH ? " (stopped at the limit)"
+                                         : "");
         fprintf(stderr, "cache   rows: peak %u, without compression %u (%.0f %%)\n", s.rows_peak, s.rows_full,
                 percent(s.rows_peak, s.rows_full));
         fprintf(stderr, "        bytes: peak %.1f MB, without compression %.1f MB (%.0f %%)\n",
@@ -45,7 +47,7 @@ static json_t *sequence_json(const pith_sequence *seq, const text *answer, bool 
     const char *reason = interrupted ? "interrupted" : s.phase == PITH_LENGTH ? "length" : "stop";
     json_t *j =
         json_pack("{s:s, s:s, s:i, s:i, s:{s:i, s:i, s:I, s:I, s:i}, s:{s:f, s:f, s:f, s:f}}", //
-                  "text", clean, "finish_reason", reason, "prompt_tokens", (int)s.n_prompt, "completion_tokens",
+                  "text", clean, "finish_reason", reason, "prompt_tokens", (int)s.n_turn_prompt, "completion_tokens",
                   (int)s.n_generated, "kv", "rows_peak", (int)s.rows_peak, "rows_full", (int)s.rows_full, "bytes_peak",
                   (json_int_t)s.bytes_peak, "bytes_full", (json_int_t)s.bytes_full, "compressions",
                   (int)s.n_compressions, "timing", "prefill_ms", s.prefill_ms, "decode_ms", s.decode_ms, "compress_ms",
@@ -55,13 +57,13 @@ static json_t *sequence_json(const pith_sequence *seq, const text *answer, bool 
 }
 
 int report_json(const pith_model *model, const char *policy, pith_sequence *const *seqs, uint32_t n,
-                const text *answers, bool interrupted) {
+                const text *answers, bool many, bool interrupted) {
     pith_model_info info;
     pith_model_describe(model, &info);
     char *name = text_clean(info.name, strlen(info.name));
     json_t *all = json_pack("{s:s, s:s}", "model", name ? name : "", "policy", policy);
     free(name);
-    if (n == 1) {
+    if (!many) {
         json_t *one = sequence_json(seqs[0], &answers[0], interrupted);
         json_object_update(all, one);
         json_decref(one);

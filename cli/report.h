@@ -8,11 +8,11 @@
 #include "text.h"
 
 // A few lines on stderr: tokens, rows and bytes of cache with and without compression, speed.
-void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint32_t n);
+void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint32_t n, bool interrupted);
 
-// One JSON object on stdout; with several sequences their parts stand in "samples". Returns an exit code.
+// One JSON object on stdout; with `many`, the sequences' parts stand in "samples". Returns an exit code.
 int report_json(const pith_model *model, const char *policy, pith_sequence *const *seqs, uint32_t n, const text *answers,
-                bool interrupted);
+                bool many, bool interrupted);
 
 // One JSON line.
 void report_trace(FILE *out, uint32_t seq, const pith_compress_event *event);

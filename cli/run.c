@@ -70,6 +70,11 @@ static void on_interrupt(int signal) {
     interrupted = 1;
 }
 
+// While an answer is written, a write goes on after Ctrl-C; a conversation waiting for its next line ends.
+static void catch_interrupts(bool restart) {
+    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt, .sa_flags = restart ? SA_RESTART : 0}, NULL);
+}
+
 typedef struct session {
     pith_model *model;
     pith_engine *engine;
@@ -106,11 +111,15 @@ static int open_session(session *s) {
         (pith_sampling){opt.greedy ? 0 : opt.temperature, opt.top_k, opt.top_p, opt.min_p, opt.seed, 0};
     if (pith_sequence_new(s->engine, &s->params, &s->seqs[0], &s->err) != PITH_OK) return failed(&s->err);
     s->n_seqs = 1;
-    if (opt.trace) {
-        s->trace = fopen(opt.trace, "we");
-        if (!s->trace) return complain(EXIT_FAILED, "%s: %s", opt.trace, strerror(errno));
-        pith_engine_on_compress(s->engine, trace_event, s);
-    }
+    return EXIT_OK;
+}
+
+// Once a prompt is accepted: what could be refused has been, and an older file is not emptied for nothing.
+static int open_trace(session *s) {
+    if (!opt.trace || s->trace) return EXIT_OK;
+    s->trace = fopen(opt.trace, "we");
+    if (!s->trace) return complain(EXIT_FAILED, "%s: %s", opt.trace, strerror(errno));
+    pith_engine_on_compress(s->engine, trace_event, s);
     return EXIT_OK;
 }
 
@@ -139,7 +148,7 @@ static pith_token *tokens_of(session *s, const char *words, size_t bytes, bool b
 static void show_progress(const pith_sequence *seq, bool *shown) {
     pith_sequence_info info;
     pith_sequence_describe(seq, &info);
-    if (info.n_waiting + info.n_tokens < PROGRESS_TOKENS && !*shown) return;
+    if (info.n_tokens < PROGRESS_TOKENS && !*shown) return;
     const bool terminal = isatty(STDERR_FILENO);
     if (terminal && info.phase == PITH_PREFILL)
         fprintf(stderr, "\rreading the prompt: %u of %u tokens", info.n_tokens - info.n_waiting, info.n_tokens);
@@ -148,15 +157,27 @@ static void show_progress(const pith_sequence *seq, bool *shown) {
     *shown = true;
 }
 
+// Appends the text of one token, which may be longer than anything that one would set aside for it.
+static bool add_token(const session *s, pith_token token, bool special, text *out) {
+    char brief[64], *piece = brief;
+    size_t n = pith_token_text(s->model, token, special, brief, sizeof brief);
+    if (n > sizeof brief) {
+        if (!(piece = malloc(n))) return false;
+        n = pith_token_text(s->model, token, special, piece, n);
+    }
+    const bool ok = text_add(out, piece, n);
+    if (piece != brief) free(piece);
+    return ok;
+}
+
 // Appends what sequence `seq` has generated from token *done on to `out`; the end-of-generation token itself is no
 // text.
 static bool collect(const session *s, const pith_sequence *seq, size_t *done, text *out) {
     size_t n;
     const pith_token *tokens = pith_sequence_tokens(seq, &n);
     for (; *done < n; ++*done) {
-        char piece[512];
         if (pith_token_ends(s->model, tokens[*done])) continue;
-        if (!text_add(out, piece, pith_token_text(s->model, tokens[*done], false, piece, sizeof piece))) return false;
+        if (!add_token(s, tokens[*done], false, out)) return false;
     }
     return true;
 }
@@ -175,6 +196,16 @@ static bool is_done(const pith_sequence *seq) {
     pith_sequence_info info;
     pith_sequence_describe(seq, &info);
     return info.phase == PITH_STOPPED || info.phase == PITH_LENGTH;
+}
+
+// One of several answers, whole. False: the reader has gone away.
+static bool show_sample(uint32_t i, bool thinking, const text *answer) {
+    display screen;
+    printf("--- sample %u\n", i);
+    display_begin(&screen, thinking);
+    bool written = display_piece(&screen, answer->text ? answer->text : "", answer->bytes);
+    display_end(&screen);
+    return written;
 }
 
 // Runs the turn that was prompted to its end, or to an interrupt. answers: (samples), each gets its text.
@@ -202,28 +233,26 @@ static int generate(session *s, bool thinking, text *answers) {
             bool written = true;
             if (streams && answers[i].bytes > before)
                 written = display_piece(&screen, answers[i].text + before, answers[i].bytes - before);
-            if (!streams && !opt.json && !told[i] && is_done(s->seqs[i])) {
-                told[i] = true;
-                printf("--- sample %u\n", i);
-                display_begin(&screen, thinking);
-                written = display_piece(&screen, answers[i].text ? answers[i].text : "", answers[i].bytes);
-                display_end(&screen);
-            }
+            if (!streams && !opt.json && !told[i] && is_done(s->seqs[i]))
+                told[i] = true, written = show_sample(i, thinking, &answers[i]);
             if (!written) code = complain(EXIT_FAILED, "standard output: %s", strerror(errno));
         }
     }
     if (streams) display_end(&screen);
-    for (uint32_t i = 0; i < s->n_seqs; i++)
+    for (uint32_t i = 0; i < s->n_seqs; i++) { // an interrupt leaves some unfinished
         if (!is_done(s->seqs[i])) pith_sequence_stop(s->seqs[i]);
+        if (code == EXIT_OK && !streams && !opt.json && !told[i] && !show_sample(i, thinking, &answers[i]))
+            code = complain(EXIT_FAILED, "standard output: %s", strerror(errno));
+    }
     return code;
 }
 
 static int report(session *s, const text *answers) {
     if (!opt.json) {
-        report_summary(s->engine, s->seqs, s->n_seqs);
+        report_summary(s->engine, s->seqs, s->n_seqs, interrupted);
         return EXIT_OK;
     }
-    return report_json(s->model, opt.policy, s->seqs, s->n_seqs, answers, interrupted);
+    return report_json(s->model, opt.policy, s->seqs, s->n_seqs, answers, opt.samples > 1, interrupted);
 }
 
 // Does the template leave the model inside a thought? Then the answer begins with thinking.
@@ -250,7 +279,8 @@ static int answer_once(session *s, const char *prompt, size_t bytes) {
     if (tokens) {
         text answers[MOST_SAMPLES] = {{0}};
         if (pith_sequence_prompt(s->seqs[0], tokens, n, &s->err) != PITH_OK) code = failed(&s->err);
-        else code = generate(s, ends_thinking(words), answers);
+        else code = open_trace(s);
+        if (code == EXIT_OK) code = generate(s, ends_thinking(words), answers);
         if (code == EXIT_OK) code = report(s, answers);
         for (uint32_t i = 0; i < opt.samples; i++) text_free(&answers[i]);
     }
@@ -300,11 +330,10 @@ static int prompt_turn(session *s, history *h, const char *rendered) {
 static bool note_answer(session *s, history *h, size_t from) {
     size_t n;
     const pith_token *tokens = pith_sequence_tokens(s->seqs[0], &n);
-    for (; from < n; from++) {
-        char piece[512];
-        if (!text_add(&h->seen, piece, pith_token_text(s->model, tokens[from], true, piece, sizeof piece)))
-            return false;
-    }
+    // An interrupt while the prompt was read: the timeline ends before the text does, and the next turn starts over.
+    if (n < from) h->seen.bytes = 0;
+    for (; from < n; from++)
+        if (!add_token(s, tokens[from], true, &h->seen)) return false;
     return true;
 }
 
@@ -317,7 +346,8 @@ static int turn(session *s, history *h, const char *line) {
     int code = prompt_turn(s, h, rendered);
     if (code == EXIT_OK) {
         pith_sequence_tokens(s->seqs[0], &from);
-        code = generate(s, ends_thinking(rendered), &answer);
+        code = open_trace(s);
+        if (code == EXIT_OK) code = generate(s, ends_thinking(rendered), &answer);
     }
     if (code == EXIT_OK) code = report(s, &answer);
     if (code == EXIT_OK && (!note_answer(s, h, from) || !remember(h, "assistant", answer.text ? answer.text : "")))
@@ -336,10 +366,18 @@ static int converse(session *s) {
     const bool terminal = isatty(STDIN_FILENO);
     while (code == EXIT_OK) {
         if (terminal) fputs("> ", stderr);
+        catch_interrupts(false);
         ssize_t n = getline(&line, &capacity, stdin);
+        catch_interrupts(true);
         if (n < 0) break; // end of input, or Ctrl-C at the prompt
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = '\0';
         if (n == 0) continue;
+        size_t at;
+        if (!text_is_utf8(line, (size_t)n, &at)) {
+            complain(EXIT_FAILED, "that line: expected UTF-8 text, found byte 0x%02x at %zu", (unsigned char)line[at],
+                     at);
+            continue;
+        }
         code = turn(s, &h, line);
         interrupted = 0; // Ctrl-C ends the answer, not the conversation
     }
@@ -378,13 +416,18 @@ int run_main(int argc, char **argv) {
         code = opt.prompt ? (text_add(&prompt, opt.prompt, strlen(opt.prompt)) ? EXIT_OK
                                                                                : complain(EXIT_FAILED, "out of memory"))
                           : text_read(&prompt, opt.file, MOST_PROMPT_BYTES);
+        // A file's last newline is the editor's, not the question's.
+        if (!opt.prompt && !opt.raw && prompt.bytes > 0 && prompt.text[prompt.bytes - 1] == '\n')
+            prompt.text[--prompt.bytes] = '\0';
         const char *from = opt.prompt ? "--prompt" : opt.file ? opt.file : "standard input";
         if (code == EXIT_OK && prompt.bytes == 0) code = complain(EXIT_FAILED, "%s: the prompt is empty", from);
-        if (code == EXIT_OK && memchr(prompt.text, 0, prompt.bytes))
-            code = complain(EXIT_FAILED, "%s: expected text, found a zero byte", from);
+        size_t at;
+        if (code == EXIT_OK && !text_is_utf8(prompt.text, prompt.bytes, &at))
+            code = complain(EXIT_FAILED, "%s: expected UTF-8 text, found byte 0x%02x at %zu", from,
+                            (unsigned char)prompt.text[at], at);
     }
     signal(SIGPIPE, SIG_IGN); // a reader that goes away is an error of the write, told in one line
-    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt}, NULL);
+    catch_interrupts(true);
 
     session s = {0};
     if (code == EXIT_OK) code = open_session(&s);

@@ -47,7 +47,7 @@ int text_read(text *t, const char *path, size_t most) {
 
 // Length of the well-formed UTF-8 character at s, 0 when there is none (RFC 3629: no overlong forms, no surrogates).
 static size_t character(const unsigned char *s, size_t n) {
-    if (s[0] < 0x80) return 1;
+    if (s[0] < 0x80) return s[0] != 0; // JSON strings of C cannot hold a zero
     size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
     if (s[0] < 0xc2 || s[0] > 0xf4 || length > n) return 0;
     for (size_t i = 1; i < length; i++)
@@ -56,6 +56,15 @@ static size_t character(const unsigned char *s, size_t n) {
         (s[0] == 0xf4 && s[1] > 0x8f))
         return 0;
     return length;
+}
+
+bool text_is_utf8(const char *bytes, size_t n, size_t *at) {
+    for (*at = 0; *at < n;) {
+        size_t length = character((const unsigned char *)bytes + *at, n - *at);
+        if (!length) return false;
+        *at += length;
+    }
+    return true;
 }
 
 char *text_clean(const char *bytes, size_t n) {

@@ -19,7 +19,10 @@ void text_free(text *t);
 // The whole of a file, or of standard input for NULL or "-", at most `most` bytes. Returns an exit code after one line.
 int text_read(text *t, const char *path, size_t most);
 
-// A copy in which every byte that is not part of well-formed UTF-8 has become U+FFFD. NULL: no memory.
+// Well-formed UTF-8 without zero bytes? *at gets the offset of the first byte that is not.
+bool text_is_utf8(const char *bytes, size_t n, size_t *at);
+
+// A copy in which every byte that is not (see text_is_utf8) has become U+FFFD. NULL: no memory.
 char *text_clean(const char *bytes, size_t n);
 
 // Writes pieces of an answer to stdout; on a terminal, what stands between <think> and </think> is dimmed.

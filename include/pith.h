@@ -126,8 +126,8 @@ typedef struct pith_engine_params {
     const char *device; // "cpu"; NULL means "cpu"
     uint32_t n_threads; // at most; 0: as many as affinity and cgroup allow
     pith_kv_type kv_type;
-    uint64_t kv_budget_bytes;     // the page pool's size; 0: what `max_sequences` full contexts need, or a half of the
-                                  // memory that is available, whichever is less
+    uint64_t kv_budget_bytes;     // the page pool's size, 0: half of the memory that is available; never more than
+                                  // `max_sequences` full contexts need
     uint32_t n_ctx;               // most tokens of one sequence, 0: the model's
     uint32_t max_sequences;       // most sequences alive at once, >= 1
     uint32_t chunk;               // prefill chunk in tokens, a multiple of 64; 0: the default, 256
@@ -189,7 +189,7 @@ pith_status pith_sequence_new(pith_engine *engine, const pith_sequence_params *p
 void pith_sequence_free(pith_sequence *seq); // its pages are in the pool when this returns; NULL is allowed
 
 // Adds a turn: n >= 1 tokens that are protected as prompt, to be prefilled by the next steps, then up to `max_new`
-// generated ones. Reserves the worst case of the whole turn, so that steps never fail for memory; PITH_E_MEMORY says
+// generated ones. Reserves the worst case of the whole turn, so that steps never lack cache; PITH_E_MEMORY says
 // how many bytes that is and how many there are, PITH_E_CONTEXT when it would pass n_ctx, PITH_E_STATE while the
 // sequence is still generating.
 pith_status pith_sequence_prompt(pith_sequence *seq, const pith_token *tokens, size_t n, pith_error *err);
@@ -238,15 +238,17 @@ void pith_sequence_describe(const pith_sequence *seq, pith_sequence_info *out);
 // The timeline's tokens, valid until the next call on the engine. `*n` gets their number.
 const pith_token *pith_sequence_tokens(const pith_sequence *seq, size_t *n);
 
-// Ends the turn where it is (for instance when a reader goes away). The phase becomes PITH_STOPPED.
+// Ends a running turn where it is (for instance when a reader goes away): the phase becomes PITH_STOPPED, prompt tokens
+// that were not read yet are forgotten. Does nothing between turns.
 void pith_sequence_stop(pith_sequence *seq);
 
-// One step: at most one chunk of prefill, then one token for every sequence in PITH_READY or PITH_DECODE, then the
-// compressions that are due. `*n_active` is the number of sequences that still have work. Order and neighbours change
-// no result. No memory of ours is allocated in a step.
+// One step: a token for every sequence in PITH_READY or PITH_DECODE, the compressions that are due, then at most one
+// chunk of prefill. `*n_active` is the number of sequences that still have work. Order and neighbours change no result.
+// Decoding allocates no memory of ours; a chunk of a new length may, and answers PITH_E_MEMORY when there is none (the
+// cache's memory was promised before): the step can then be repeated.
 pith_status pith_engine_step(pith_engine *engine, uint32_t *n_active, pith_error *err);
 
-// Logits that the sequence's last step produced, (n_vocab), valid until the next step; NULL before the first.
+// Logits from which the sequence's next token will be drawn, (n_vocab), valid until the next step; NULL when none will.
 // For tests and for callers that sample themselves together with pith_sequence_force.
 const float *pith_sequence_logits(const pith_sequence *seq);
 

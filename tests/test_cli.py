@@ -137,6 +137,38 @@ class Terminal(unittest.TestCase):
         self.assertIn("tokens/s", err)
 
 
+    def test_an_interrupt_while_reading_forgets_nothing(self):
+        # A conversation whose first prompt is interrupted half read: the next turn has all of it again.
+        child = subprocess.Popen([PITH, "run", "-m", MODEL, "-i", "-n", "4", "--ignore-eos", "--threads", "1"],
+                                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        child.stdin.write(b"word " * 1100 + b"\n")
+        child.stdin.flush()
+        first = child.stderr.readline()  # "reading the prompt": the first chunk is done
+        self.assertIn(b"reading the prompt", first)
+        child.send_signal(signal.SIGINT)
+        child.stdin.write(b"again\n")
+        child.stdin.close()
+        err = (first + child.stderr.read()).decode()
+        child.stderr.close()
+        self.assertEqual(child.wait(60), 0, err)
+        prompts = [int(n) for n in re.findall(r"tokens +(\d+) prompt", err)]
+        self.assertEqual(len(prompts), 2, err)
+        self.assertIn("interrupted", err)
+        self.assertGreater(prompts[1], 3300)
+
+    def test_interrupted_samples_are_shown(self):
+        child = subprocess.Popen([PITH, "run", "-m", MODEL, "-p", "x", "-n", "3000", "--ignore-eos", "--samples", "2",
+                                  "--trace", os.path.join(FOLDER.name, "t"), "--policy", "rpc:p=16,r=4"],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not os.path.exists(os.path.join(FOLDER.name, "t")) and child.poll() is None:
+            select.select([], [], [], 0.005)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+        self.assertEqual(child.returncode, 0, err)
+        self.assertIn(b"--- sample 0", out)
+        self.assertIn(b"interrupted", err)
+
+
 class BadInput(unittest.TestCase):
     def refused(self, code, part, *args, **more):
         got, out, err = run(*args, **more)
@@ -171,8 +203,8 @@ class BadInput(unittest.TestCase):
     def test_prompts(self):
         self.refused(1, "empty", "run", "-m", MODEL, "-p", "")
         self.refused(1, "empty", "run", "-m", MODEL)
-        self.refused(1, "zero byte", "run", "-m", MODEL, raw=b"a\0b")
-        self.refused(1, "UTF-8", "run", "-m", MODEL, raw=b"abc\xff")
+        self.refused(1, "byte 0x00 at 1", "run", "-m", MODEL, raw=b"a\0b")
+        self.refused(1, "byte 0xff at 3", "run", "-m", MODEL, raw=b"abc\xff")
         self.refused(1, "No such file", "run", "-m", MODEL, "-f", os.path.join(FOLDER.name, "none"))
         self.refused(1, "context", "run", "-m", MODEL, "--context", "64", text="word " * 500)
 
@@ -197,6 +229,22 @@ class BadInput(unittest.TestCase):
                                "--trace", "/dev/full")
             self.assertEqual(code, 1)
             self.assertIn("cannot write", err)
+
+    def test_a_refused_run_leaves_an_older_trace_alone(self):
+        path = os.path.join(FOLDER.name, "old")
+        with open(path, "w") as f:
+            f.write("kept")
+        self.refused(1, "context", "run", "-m", MODEL, "--context", "64", "--trace", path, text="word " * 500)
+        with open(path) as f:
+            self.assertEqual(f.read(), "kept")
+
+    def test_a_closed_standard_output_is_no_other_file(self):
+        path = os.path.join(FOLDER.name, "closed")
+        subprocess.run(["sh", "-c", '"$0" "$@" >&- 2>/dev/null </dev/null', PITH, "run", "-m", MODEL, "-p", "x", "-n", "60",
+                        "--ignore-eos", "--policy", "rpc:p=16,r=4", "--trace", path], timeout=60)
+        with open(path) as f:
+            for line in f:
+                json.loads(line)
 
     def test_a_reader_that_goes_away(self):
         child = subprocess.Popen([PITH, "run", "-m", MODEL, "-p", "x", "-n", "100000", "--ignore-eos"],

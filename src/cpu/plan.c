@@ -92,6 +92,7 @@ static pith_status plan_end(pith_plan *p, pith_error *err) {
         return status;
     }
     if (!ggml_gallocr_alloc_graph(cpu->values, p->graph)) {
+        cpu->generation++; // a failed growth has freed what older plans point into
         pith_cpu_plan_free(p);
         return pith_fail(err, PITH_E_MEMORY, "no memory for the values of a step");
     }

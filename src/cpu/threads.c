@@ -1,22 +1,49 @@
 #include "cpu/threads.h"
 
+#include <pthread.h>
+#include <semaphore.h>
+
 #include "ggml-cpu.h"
 #include "ggml.h"
 
 enum {
-    FIRST_PROBE = 2,     // steps: the first one warms caches up
-    MAX_INTERVAL = 512,  // steps
-    COST_FACTOR = 160,   // a lost probe waits this many times what it cost
-    SLOW_STEPS = 2,      // slow steps in a row that ask for a probe at once
+    FIRST_PROBE = 2,    // steps: the first one warms caches up
+    MAX_INTERVAL = 512, // steps
+    COST_FACTOR = 160,  // a lost probe waits this many times what it cost
+    SLOW_STEPS = 2,     // slow steps in a row that ask for a probe at once
 };
-static const double SLOW = 1.5;     // times the typical step
-static const double BETTER = 0.95;  // more threads must win by more than noise; as fast with fewer is better
+static const double SLOW = 1.5;    // times the typical step
+static const double BETTER = 0.95; // more threads must win by more than noise; as fast with fewer is better
 static const double SMOOTHING = 0.2;
+
+static void *wait_and_go(void *gate) {
+    while (sem_wait(gate) != 0) {} // interrupted by a signal: wait on
+    return NULL;
+}
+
+// ggml aborts when a thread of its pools cannot start: so as many of our own are started first, all at once.
+static bool can_start(uint32_t n) {
+    sem_t gate;
+    pthread_t threads[2 * PITH_MAX_THREADS];
+    uint32_t started = 0;
+    if (sem_init(&gate, 0, 0) != 0) return false;
+    while (started < n && pthread_create(&threads[started], NULL, wait_and_go, &gate) == 0) started++;
+    for (uint32_t i = 0; i < started; i++) sem_post(&gate);
+    for (uint32_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    sem_destroy(&gate);
+    return started == n;
+}
 
 pith_status pith_threads_init(pith_threads *t, uint32_t max, pith_error *err) {
     *t = (pith_threads){.max = max};
     for (uint32_t n = 1; n < max && t->n_counts < 7; n *= 2) t->counts[t->n_counts++] = n;
     t->counts[t->n_counts++] = max;
+    uint32_t total = 0; // of all pools; the calling thread is one of each
+    for (uint32_t i = 0; i < t->n_counts; i++) total += t->counts[i] - 1;
+    if (!can_start(total)) {
+        *t = (pith_threads){0};
+        return pith_fail(err, PITH_E_MEMORY, "cannot start the %u threads that up to %u per step need", total, max);
+    }
     for (uint32_t i = 0; i < t->n_counts; i++) {
         struct ggml_threadpool_params params = ggml_threadpool_params_default((int)t->counts[i]);
         params.paused = i + 1 < t->n_counts;

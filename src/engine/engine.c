@@ -1,13 +1,13 @@
 // Life of an engine: what is allocated once.
-#define _GNU_SOURCE // sysconf's page counts
 #include "engine/engine.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/machine.h"
 #include "base/mem.h"
 #include "cpu/backend.h"
+#include "cpu/threads.h"
 
 enum { DEFAULT_CHUNK = 256, MAX_CHUNK = 4096, MAX_SEQUENCES = 1024 };
 
@@ -16,14 +16,10 @@ void pith_engine_params_init(pith_engine_params *params) { *params = (pith_engin
 // Pages of the pool: what the caller asks for, else full contexts for all sequences within half of the memory that is
 // available.
 static uint32_t pool_pages(const pith_engine_params *params, const pith_geometry *geo, uint32_t n_ctx) {
-    uint64_t bytes = params->kv_budget_bytes;
-    if (bytes == 0) {
-        long pages = sysconf(_SC_AVPHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-        uint64_t half = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size / 2 : UINT64_MAX;
-        bytes = pith_kv_pages_for(geo, n_ctx) * pith_page_bytes(geo) * params->max_sequences;
-        if (bytes > half) bytes = half;
-    }
+    const uint64_t bytes = params->kv_budget_bytes ? params->kv_budget_bytes : pith_available_bytes() / 2;
+    const uint64_t full = pith_kv_pages_for(geo, n_ctx) * params->max_sequences; // nobody can ever hold more
     uint64_t n = bytes / pith_page_bytes(geo);
+    if (n > full) n = full;
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
@@ -58,6 +54,7 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     e->max_sequences = params->max_sequences;
     e->chunk = params->chunk ? params->chunk : DEFAULT_CHUNK;
     e->n_threads = params->n_threads ? params->n_threads : pith_cpu_default_threads();
+    if (e->n_threads > PITH_MAX_THREADS) e->n_threads = PITH_MAX_THREADS;
     e->geo = (pith_geometry){.n_layers = c->n_layers,
                              .n_heads = c->n_heads,
                              .n_kv_heads = c->n_kv_heads,
@@ -142,6 +139,8 @@ pith_status pith_peak_bytes(const pith_engine *e, const char *policy, uint32_t n
     pith_status status = pith_spec_parse(policy, &spec, err);
     if (status != PITH_OK) return status;
     pith_policy_state fresh = {0};
+    const uint32_t room = n_prompt < e->n_ctx ? e->n_ctx - n_prompt : 0; // a turn ends where the context does
+    if (max_new > room) max_new = room;
     *bytes = pith_kv_pages_for(&e->geo, spec.policy->peak_rows(&spec.params, &fresh, 0, n_prompt, max_new)) *
              e->pool.pages.page_bytes;
     return PITH_OK;

@@ -139,8 +139,10 @@ pith_status pith_sequence_prompt(pith_sequence *s, const pith_token *tokens, siz
         return pith_fail(err, PITH_E_STATE, "the sequence's turn has not ended");
     if (n == 0) return pith_fail(err, PITH_E_ARG, "the prompt is empty");
     if (n >= s->cap_tokens || s->n_tokens + n >= s->cap_tokens)
-        return pith_fail(err, PITH_E_CONTEXT, "the prompt has %zu tokens, %u of the context's %u are free", n,
-                         s->cap_tokens - s->n_tokens, s->cap_tokens);
+        return pith_fail(
+            err, PITH_E_CONTEXT,
+            "the prompt has %zu tokens; the context has %u, of which %u are free, and one must be left for the answer",
+            n, s->cap_tokens, s->cap_tokens - s->n_tokens);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= n_vocab)
             return pith_fail(err, PITH_E_ARG, "token %zu: expected an id below %u, found %d", i, n_vocab,
@@ -201,6 +203,8 @@ pith_status pith_sequence_rewind(pith_sequence *s, const pith_token *history, si
     if (keep > 0) s->prompts[0].end = (int32_t)keep;
     s->state = (pith_policy_state){0};
     s->phase = PITH_IDLE, s->logits = NULL;
+    s->n_generated = s->n_compressions = 0;
+    s->rows_peak = pith_kv_rows(&s->kv), s->bytes_peak = pith_kv_bytes(&s->kv);
     *n_kept = keep;
     return PITH_OK;
 }
@@ -232,7 +236,7 @@ pith_status pith_sequence_fork(pith_sequence *s, const pith_sequence_params *par
     memcpy(f->window.q, s->window.q,
            (size_t)e->geo.n_layers * s->window.cap * e->geo.n_heads * e->geo.head_dim * sizeof(float));
     f->state = s->state, f->n_tokens = s->n_tokens, f->n_cached = s->n_cached;
-    f->phase = s->phase, f->logits = s->logits, f->n_compressions = s->n_compressions;
+    f->phase = s->phase, f->logits = s->logits;
 
     // Both must be able to go to the longer one's end: whoever writes a shared page copies it.
     const uint32_t longest = f->turn_limit > s->turn_limit ? f->turn_limit : s->turn_limit;
@@ -288,8 +292,8 @@ void pith_sequence_stop(pith_sequence *s) {
             s->n_tokens = (uint32_t)last->end;
         }
     }
-    if (s->phase != PITH_IDLE) s->phase = PITH_STOPPED;
-    s->forced = -1;
+    if (s->phase == PITH_PREFILL || s->phase == PITH_READY || s->phase == PITH_DECODE) s->phase = PITH_STOPPED;
+    s->forced = -1, s->logits = NULL;
 }
 
 const float *pith_sequence_logits(const pith_sequence *s) { return s->logits; }

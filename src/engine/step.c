@@ -76,6 +76,7 @@ static bool take_token(pith_engine *e, pith_sequence *s) {
     if (!s->params.ignore_end && pith_token_ends(e->model, token)) s->phase = PITH_STOPPED;
     else if (s->n_generated >= s->turn_limit) s->phase = PITH_LENGTH;
     else s->phase = PITH_DECODE;
+    if (s->phase != PITH_DECODE) s->logits = NULL; // the step writes others' there
     return s->phase == PITH_DECODE;
 }
 
