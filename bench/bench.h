@@ -22,7 +22,7 @@ typedef struct bench {
     uint32_t n_rounds;
     pith_model *model;
     pith_model_info info;
-    double bandwidth[MAX_ROUNDS]; // bytes per second that the machine reads, measured in each round
+    double bandwidth[MAX_ROUNDS]; // bytes per second that the machine reads, at the beginning of each round
 } bench;
 
 // n_seqs sequences whose caches have `depth` rows each generate n_new tokens. n_new 0: one prompt of `depth` tokens is
@@ -34,7 +34,7 @@ typedef struct workload {
 // model.c: writes a Qwen2 of 0.5B parameters with seeded random weights in Q8_0, unless the file is there.
 bool model_make(const char *path);
 
-// bandwidth.c: bytes per second that n threads read together from memory; 0 when it cannot be measured.
+// bandwidth.c: bytes per second that n threads read together from memory; takes half a second. 0: cannot be measured.
 double bandwidth_measure(uint32_t n_threads);
 
 // peer.c and ours.c: the rate of one workload.
@@ -68,8 +68,9 @@ bool listed(const char *name, const char *list); // one of the names in a list w
 double median(const double *x, uint32_t n);      // n <= MAX_ROUNDS
 double smallest(const double *x, uint32_t n);
 double largest(const double *x, uint32_t n);
-double weight_bytes(const bench *);              // read by a step
-double row_bytes(const bench *);                 // K and V of one token in all lanes, f16: read by a step for each row
+// What a decode step reads: all weights; and of each row K and V, in f16, in all lanes.
+double weight_bytes(const bench *);
+double row_bytes(const bench *);
 
 // report.c
 void report_setting(const bench *, FILE *out); // machine, threads, rounds, bandwidth, commit

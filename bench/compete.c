@@ -38,7 +38,7 @@ bool compete_round(const bench *b, const char *list, uint32_t round) {
         if (!ok) return false;
         results[i].ratio[round] = *all / *one;
         results[i].peer_left[round] = *peer / results[0].peer[round];
-        fprintf(stderr, "round %u, competitor %s: llama.cpp %.1f tokens/s, Pith %.1f, with one thread %.1f, ratio %.2f\n",
+        fprintf(stderr, "round %u, competitor: %s: llama.cpp %.1f tokens/s, Pith %.1f, one thread %.1f, ratio %.2f\n",
                 round + 1, rows[i].what, *peer, *all, *one, *all / *one);
     }
     n_rounds = round + 1;
@@ -48,8 +48,8 @@ bool compete_round(const bench *b, const char *list, uint32_t round) {
 void compete_print(const bench *b, FILE *out, bool *complete) {
     *complete = n_rounds > 0;
     fprintf(out,
-            "| competitor | llama.cpp, %u threads | Pith, at most %u threads | Pith, 1 thread | ratio of Pith's two (all "
-            "rounds) | must reach |\n| --- | --- | --- | --- | --- | --- |\n",
+            "| competitor | llama.cpp, %u threads | Pith, at most %u threads | Pith, 1 thread | ratio of Pith's two "
+            "(all rounds) | must reach |\n| --- | --- | --- | --- | --- | --- |\n",
             b->n_threads, b->n_threads);
     for (int i = 0; i < N_ROWS && n_rounds > 0; i++) {
         fprintf(out, "| %s | %.1f tok/s", rows[i].what, median(results[i].peer, n_rounds));

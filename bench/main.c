@@ -62,12 +62,13 @@ static bool parse(int argc, char **argv, bench *b, const char **rows) {
         else if (!strcmp(name, "--commit")) b->commit = value;
         else if (!strcmp(name, "--rows")) *rows = value;
         else if (!strcmp(name, "--rounds")) {
-            if (!parse_count(value, MAX_ROUNDS, &b->n_rounds)) return bad_usage("--rounds: expected 1 to 32, found", value);
+            if (!parse_count(value, MAX_ROUNDS, &b->n_rounds)) return bad_usage("--rounds: expected 1 to 32:", value);
         } else if (!strcmp(name, "--threads")) {
-            if (!parse_count(value, 128, &b->n_threads)) return bad_usage("--threads: expected 1 to 128, found", value);
+            if (!parse_count(value, 128, &b->n_threads)) return bad_usage("--threads: expected 1 to 128:", value);
         } else return bad_usage("no such option:", name);
     }
-    if (!b->model_path || !b->peer_dir) return bad_usage("expected", "--model and --peer");
+    if (!b->model_path) return bad_usage("missing:", "--model");
+    if (!b->peer_dir) return bad_usage("missing:", "--peer");
     return check_rows(*rows);
 }
 

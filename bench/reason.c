@@ -11,9 +11,9 @@ enum { N_POLICIES = sizeof policies / sizeof *policies };
 
 typedef struct generation {
     pith_sequence_info end;
-    double seconds;   // of all decode steps
-    double expected;  // what the rows let expect
-    float step[NEW];  // seconds of each step
+    double seconds;     // of all decode steps
+    double expected;    // what the rows let expect
+    float step[NEW];    // seconds of each step
     uint32_t rows[NEW]; // of the cache after it
     uint32_t n;
 } generation;
@@ -85,14 +85,14 @@ bool reason_round(const bench *b, const char *list, uint32_t round) {
 void reason_print(const bench *b, FILE *out, bool *complete) {
     (void)b;
     *complete = results[N_POLICIES - 1].n > 0;
-    fputs("| policy | cache rows, peak | cache bytes, peak | share of full | seconds | tok/s | seconds, as the rows predict | "
+    fputs("| policy | cache rows, peak | cache bytes, peak | share of full | seconds | as the rows predict | tok/s | "
           "inside compression |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n", out);
     for (int i = 0; i < N_POLICIES && *complete; i++) {
         const generation *g = &results[i];
         fprintf(out, "| `%s` | %u | %.1f MB | %.1f %%%s | %.1f | %.1f | %.1f | %.0f ms, %.2f %%%s |\n", policies[i],
                 g->end.rows_peak, 1e-6 * (double)g->end.bytes_peak,
                 100 * (double)g->end.bytes_peak / (double)results[0].end.bytes_peak, i > 0 ? " (≤ 31 %)" : "", g->seconds,
-                g->n / g->seconds, g->expected, g->end.compress_ms, 0.1 * g->end.compress_ms / g->seconds,
+                g->expected, g->n / g->seconds, g->end.compress_ms, 0.1 * g->end.compress_ms / g->seconds,
                 i > 0 ? " (< 1 %)" : "");
     }
 }

@@ -65,7 +65,7 @@ bool report_replace(const char *path, const char *name, const char *text) {
     const char *from = strstr(old, begin), *to = from ? strstr(from, end) : NULL;
     bool ok = to != NULL;
     if (ok) ok = write_file(path, old, (size_t)(from - old) + strlen(begin), text, to);
-    else fprintf(stderr, "bench: %s: expected the lines \"<!-- %s: begin -->\" and \"<!-- %s: end -->\"\n", path, name, name);
+    else fprintf(stderr, "bench: %s: expected a line %.*s and later %s\n", path, (int)strlen(begin) - 1, begin, end);
     free(old);
     return ok;
 }
