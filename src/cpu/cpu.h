@@ -85,6 +85,7 @@ typedef struct pith_node {
     uint32_t n;                  // PACK, PRODUCT: columns
     size_t packed_bytes;         // PACK, PRODUCT: of one column
     const pith_weight *weight;   // PRODUCT
+    const pith_weight *ahead;    // PRODUCT: the weights of the plan's next product, NULL for the last
     const float *bias;           // PRODUCT: (M) or NULL
     bool to_step;                // PRODUCT: write into the step's logits
     uint32_t layer;              // APPEND, ATTEND, MERGE
@@ -105,6 +106,7 @@ struct pith_plan {
     // The last packed value: Q, K and V share one, gate and up another.
     struct ggml_tensor *pack_of, *packed;
     const pith_product *pack_by;
+    pith_node *last_product;
     int32_t *inputs; // memory of ids, pos and out
     const pith_step *step; // during replay
     uint64_t generation;

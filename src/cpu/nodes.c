@@ -6,7 +6,13 @@
 
 #include "cpu/cpu.h"
 
-enum { PRODUCT_ROWS = 64 }; // weight rows of one claim: tens of kilobytes, much more than a claim costs
+enum {
+    LEAST_ROWS = 32,         // weight rows of a claim: tens of kilobytes, much more than a claim costs
+    AHEAD_BYTES = 128 << 10, // a fraction of the L2, and about what memory delivers between two products
+};
+
+// Rows of a thread's first range: half of an even share.
+static int64_t first_rows(int64_t m, int nth) { return m / (2 * nth) / PITH_PRODUCT_ROW_STEP * PITH_PRODUCT_ROW_STEP; }
 
 static uint32_t claim(pith_node *node) { return atomic_fetch_add_explicit(&node->next, 1, memory_order_relaxed); }
 
@@ -23,9 +29,40 @@ void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
                             packed_rows(dst) + c * node->packed_bytes, x->ne[0]);
 }
 
+// The next range of weight rows for this thread; *r1 is 0 before its first call. The first range of a thread is its own
+// place in the matrix, where fetch_ahead has begun to read for it. The others are claimed: half of what is left, divided
+// by the threads, since every claim leaves a gap in the stream from memory, and small ones are only needed at the end.
+static bool next_rows(pith_node *node, int ith, int nth, int64_t *r0, int64_t *r1) {
+    const int64_t m = node->weight->ne[1], first = first_rows(m, nth);
+    if (*r1 == 0 && first > 0) {
+        *r0 = ith * first, *r1 = *r0 + first;
+        return true;
+    }
+    uint32_t done = atomic_load_explicit(&node->next, memory_order_relaxed), size;
+    do {
+        const int64_t left = m - first * nth - done;
+        if (left <= 0) return false;
+        int64_t want = left / (2 * nth) / PITH_PRODUCT_ROW_STEP * PITH_PRODUCT_ROW_STEP;
+        if (want < LEAST_ROWS) want = LEAST_ROWS;
+        size = (uint32_t)(want < left ? want : left);
+    } while (!atomic_compare_exchange_weak_explicit(&node->next, &done, done + size, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *r0 = first * nth + done, *r1 = *r0 + size;
+    return true;
+}
+
+// Between two products come a barrier and small nodes that read nothing: a thread that has no more rows starts to read
+// its first rows of the next weights.
+static void fetch_ahead(const pith_weight *w, int ith, int nth) {
+    if (!w) return;
+    const size_t row_bytes = w->bytes / (size_t)w->ne[1], rows = (size_t)first_rows(w->ne[1], nth);
+    const uint8_t *at = (const uint8_t *)w->data + (size_t)ith * rows * row_bytes;
+    const size_t bytes = rows * row_bytes < AHEAD_BYTES ? rows * row_bytes : AHEAD_BYTES;
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
 // dst: (n, M) from src 0: packed rows; weights (M, K).
 void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
-    (void)ith, (void)nth;
     pith_node *node = userdata;
     const pith_weight *w = node->weight;
     const uint8_t *packed = packed_rows(dst->src[0]);
@@ -34,8 +71,7 @@ void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata
     const int64_t m = w->ne[1];
     float *y = node->to_step ? node->plan->step->logits : dst->data;
 
-    for (int64_t r0; (r0 = (int64_t)claim(node) * PRODUCT_ROWS) < m;) {
-        int64_t r1 = r0 + PRODUCT_ROWS < m ? r0 + PRODUCT_ROWS : m;
+    for (int64_t r0 = 0, r1 = 0; next_rows(node, ith, nth, &r0, &r1);) {
         for (uint32_t c = 0; c < n; c += PITH_PRODUCT_MAX_COLUMNS) {
             uint32_t cols = n - c < PITH_PRODUCT_MAX_COLUMNS ? n - c : PITH_PRODUCT_MAX_COLUMNS;
             node->product->rows(node->product, w->data, row_bytes, w->ne[0], packed + c * node->packed_bytes, cols, r0,
@@ -45,6 +81,7 @@ void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata
             for (uint32_t c = 0; c < n; c++)
                 for (int64_t r = r0; r < r1; r++) y[(size_t)c * (size_t)m + (size_t)r] += node->bias[r];
     }
+    fetch_ahead(node->ahead, ith, nth);
 }
 
 // Sources: q (n, H*d), k (n, G*d), v (n, G*d). A task is one token.

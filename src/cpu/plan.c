@@ -156,6 +156,8 @@ static struct ggml_tensor *own_product(pith_plan *p, const pith_weight *w, struc
     node->product = product, node->weight = w, node->n = (uint32_t)x->ne[1], node->packed_bytes = packed_bytes;
     node->bias = bias ? bias->data : NULL;
     node->to_step = to_step;
+    if (p->last_product) p->last_product->ahead = w;
+    p->last_product = node;
     return ggml_custom_4d(p->ctx, GGML_TYPE_F32, to_step ? 1 : w->ne[1], to_step ? 1 : x->ne[1], 1, 1, &p->packed, 1,
                           pith_node_product, GGML_N_TASKS_MAX, node);
 }
