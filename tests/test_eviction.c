@@ -330,12 +330,24 @@ static void max_pooling(void **state) {
     for (size_t i = 0; i < T_COUNT(cases); i++) play(&cases[i], NULL);
 }
 
+// Policies that keep no queries and, at random, another set of rows in every head.
+static void baselines(void **state) {
+    (void)state;
+    static const eviction_case cases[] = {
+        {"qwen2", "window:p=16,r=4,c=4", PITH_KV_F32, {{20, 60}, {30, 60}}, 7},
+        {"qwen3", "random:p=16,r=4,c=3", PITH_KV_F32, {{20, 60}, {30, 60}}, 7},
+        {"llama", "random:p=16,r=4,budget=24", PITH_KV_F16, {{20, 60}, {30, 60}}, 5}, // of 119 tokens at 40, ..., 104
+    };
+    for (size_t i = 0; i < T_COUNT(cases); i++) play(&cases[i], NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(f32_cache),
         cmocka_unit_test(f16_cache),
         cmocka_unit_test(compat),
         cmocka_unit_test(max_pooling),
+        cmocka_unit_test(baselines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

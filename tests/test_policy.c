@@ -56,6 +56,17 @@ static void test_canonical(void **state) {
     expect_text("rpc:c=3.000000", "rpc:p=1024,r=32,c=3,pool=avg7,agg=layer,sel=recent,compat=0");
     expect_text("rpc:c=100,p=100",
                 "rpc:p=100,r=32,c=100,pool=avg7,agg=layer,sel=recent,compat=0"); // checked at the end
+    // a budget has another default of p
+    expect_text("window", "window:p=1024,r=32,c=4");
+    expect_text("window:c=2.50,r=8", "window:p=1024,r=8,c=2.5");
+    expect_text("window:budget=512", "window:p=128,r=32,budget=512");
+    expect_text("window:r=8,budget=9,p=1024", "window:p=1024,r=8,budget=9");
+    expect_text("window:p=1,r=1,budget=2", "window:p=1,r=1,budget=2");
+    expect_text("window:p=1048576,r=4096,c=1048575.999999", "window:p=1048576,r=4096,c=1048575.999999");
+    expect_text("random", "random:p=1024,r=32,c=4,seed=0");
+    expect_text("random:seed=7,c=8", "random:p=1024,r=32,c=8,seed=7");
+    expect_text("random:p=1048576,r=4096,budget=1048576,seed=4294967295",
+                "random:p=1048576,r=4096,budget=1048576,seed=4294967295");
 }
 
 #define WHOLE(n) "expected a whole number from 1 to " #n
@@ -69,13 +80,13 @@ static void test_refusals(void **state) {
         uint64_t offset;
     } cases[] = {
         // names
-        {"", "policy '': unknown policy, expected one of: full, rpc", 0},
-        {"h2o", "policy 'h2o': unknown policy, expected one of: full, rpc", 0},
-        {"RPC", "policy 'RPC': unknown policy, expected one of: full, rpc", 0},
-        {"rp", "policy 'rp': unknown policy, expected one of: full, rpc", 0},
-        {"rpc2:p=4", "policy 'rpc2': unknown policy, expected one of: full, rpc", 0},
-        {":p=4", "policy '': unknown policy, expected one of: full, rpc", 0},
-        {"rpc,p=4", "policy 'rpc,p=4': unknown policy, expected one of: full, rpc", 0},
+        {"", "policy '': unknown policy, expected one of: full, rpc, window, random", 0},
+        {"h2o", "policy 'h2o': unknown policy, expected one of: full, rpc, window, random", 0},
+        {"RPC", "policy 'RPC': unknown policy, expected one of: full, rpc, window, random", 0},
+        {"rp", "policy 'rp': unknown policy, expected one of: full, rpc, window, random", 0},
+        {"rpc2:p=4", "policy 'rpc2': unknown policy, expected one of: full, rpc, window, random", 0},
+        {":p=4", "policy '': unknown policy, expected one of: full, rpc, window, random", 0},
+        {"rpc,p=4", "policy 'rpc,p=4': unknown policy, expected one of: full, rpc, window, random", 0},
         // the form of options
         {"rpc:", "policy 'rpc': option '': expected key=value", 4},
         {"full:", "policy 'full': option '': expected key=value", 5},
@@ -139,6 +150,23 @@ static void test_refusals(void **state) {
         {"rpc:compat=2", "policy 'rpc': compat=2: expected one of: 0, 1", 4},
         {"rpc:compat=1,agg=head",
          "policy 'rpc': agg=head with compat=1: expected layer or group, the reference cannot run head", 0},
+        // ratio or budget
+        {"window:c=4,budget=512", "policy 'window': c=4 with budget=512: expected one of the two", 0},
+        {"random:budget=512,c=2.5", "policy 'random': c=2.5 with budget=512: expected one of the two", 0},
+        {"window:budget=32", "policy 'window': budget=32: expected more than r=32, the rows that always stay", 0},
+        {"random:budget=100,r=200", "policy 'random': budget=100: expected more than r=200, the rows that always stay",
+         0},
+        {"window:budget=1", "policy 'window': budget=1: expected a whole number from 2 to 1048576", 7},
+        {"window:budget=1048577", "policy 'window': budget=1048577: expected a whole number from 2 to 1048576", 7},
+        {"window:p=2", "policy 'window': c=4: expected at most p=2, or nothing would be kept", 0}, // c by default
+        {"random:c=2000", "policy 'random': c=2000: expected at most p=1024, or nothing would be kept", 0},
+        {"random:p=0", "policy 'random': p=0: " WHOLE(1048576), 7},
+        {"window:r=4097", "policy 'window': r=4097: " WHOLE(4096), 7},
+        {"window:c=0", "policy 'window': c=0: " DECIMAL, 7},
+        {"random:seed=-1", "policy 'random': seed=-1: expected a whole number from 0 to 4294967295", 7},
+        {"random:seed=4294967296", "policy 'random': seed=4294967296: expected a whole number from 0 to 4294967295", 7},
+        {"window:seed=1", "policy 'window': seed: unknown option, expected one of: p, r, c, budget", 7},
+        {"random:agg=group", "policy 'random': agg: unknown option, expected one of: p, r, c, budget, seed", 7},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         expect_refusal(cases[i].text, cases[i].message, cases[i].offset);
@@ -211,11 +239,15 @@ static void test_policies(void **state) {
         check_policy(p->name);
         for (size_t m = 0; m < n; m++) assert_string_not_equal(p->name, pith_policies[m]->name);
     }
-    assert_int_equal(n, 2);
+    assert_int_equal(n, 4);
     check_policy("rpc:p=16,r=40,c=3");
     check_policy("rpc:p=100,r=7,c=100,sel=prompt");
     check_policy("rpc:p=33,r=1,c=1.1,sel=new,agg=head");
     check_policy("rpc:p=5,r=9,c=1,compat=1");
+    check_policy("window:p=16,r=40,c=3");
+    check_policy("window:p=5,r=9,budget=10");
+    check_policy("random:p=33,r=1,c=1.1");
+    check_policy("random:p=500,r=7,budget=64,seed=9");
 }
 
 static void test_full(void **state) {

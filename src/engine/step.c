@@ -30,6 +30,7 @@ static void compress(pith_engine *e, pith_sequence *s) {
     const double start = pith_seconds();
     const pith_policy *policy = s->spec.policy;
     const size_t window_floats = (size_t)s->window.cap * e->geo.n_heads * e->geo.head_dim;
+    const pith_sampling *sampling = &s->params.sampling;
     for (uint32_t layer = 0; layer < e->geo.n_layers; layer++) {
         const pith_lane *lanes = &s->kv.lanes[pith_lane_index(&e->geo, layer, 0)];
         const uint32_t rows_before = lanes->n_rows;
@@ -41,6 +42,7 @@ static void compress(pith_engine *e, pith_sequence *s) {
             .protect = s->prompts,
             .n_protect = s->n_prompts,
             .layer = layer,
+            .draw = pith_mix64(pith_mix64(sampling->seed) + sampling->stream),
             .keep = e->keep,
         };
         policy->select(&s->spec.params, &s->state, &event);

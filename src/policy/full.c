@@ -9,7 +9,7 @@ static pith_status full_set(pith_params *params, const char *key, const char *va
     return pith_option_unknown("full", key, "", err);
 }
 
-static pith_status full_check(const pith_params *params, pith_error *err) {
+static pith_status full_check(pith_params *params, pith_error *err) {
     (void)params, (void)err;
     return PITH_OK;
 }

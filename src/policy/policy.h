@@ -34,6 +34,7 @@ typedef struct pith_event {
     const pith_span *protect;  // prompts of all turns, ascending
     uint32_t n_protect;
     uint32_t layer;
+    uint64_t draw;             // a random number of the sequence's own, from its sampling seed and stream
     pith_scores scores;        // out: the candidates; scratch of the backend
     uint32_t n_sets;           // out: 1, one set for all lanes of the layer, or G
     uint32_t n_keep;           // out: survivors among the candidates, per lane
@@ -44,11 +45,12 @@ struct pith_policy {
     const char *name;
     const char *summary; // one line for help
 
-    // Parsing: defaults first, then each key=value in the order given, then the check of what they mean together.
-    // `set` answers PITH_E_ARG with a line that names key, value and what was expected; unknown keys too.
+    // Parsing: defaults first, then each key=value in the order given, then the check of what they mean together, which
+    // may also fill in a default that depends on another option. `set` answers PITH_E_ARG with a line that names key,
+    // value and what was expected; unknown keys too.
     void (*defaults)(pith_params *);
     pith_status (*set)(pith_params *, const char *key, const char *value, pith_error *);
-    pith_status (*check)(const pith_params *, pith_error *);
+    pith_status (*check)(pith_params *, pith_error *);
     void (*print)(const pith_params *, char *out, size_t capacity); // canonical options without the name, may be ""
 
     // Slots of the query window that it needs, 0 for none.

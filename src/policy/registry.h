@@ -4,7 +4,9 @@
 
 #include "policy/policy.h"
 
-extern const pith_policy pith_policy_full; // full.c
-extern const pith_policy pith_policy_rpc;  // rpc.c
+extern const pith_policy pith_policy_full;   // full.c
+extern const pith_policy pith_policy_rpc;    // rpc.c
+extern const pith_policy pith_policy_window; // window.c
+extern const pith_policy pith_policy_random; // random.c
 
 #endif

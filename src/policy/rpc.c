@@ -9,6 +9,8 @@
 //     importance  s[j] = mean over h of sum over r of A[h][r][j], then averaged over j-3 ... j+3
 //     survivors   the kT candidates of highest importance, ties to the lower row; prompt and window stay as they are
 //
+// Counting, and with it the worst case, is schedule.h's business.
+//
 // Defaults are the paper's: P = 1024, R = 32, c = 4, average over 7, one set per layer, recent queries.
 //
 // Deviations from the authors' code, which compat=1 undoes: each of the last R queries counts once (there the oldest is
@@ -21,8 +23,9 @@
 
 #include "policy/option.h"
 #include "policy/registry.h"
+#include "policy/schedule.h"
 
-enum { PERIOD_MAX = 1 << 20, RECENT_MAX = 4096, POOL_MAX = 255 };
+enum { POOL_MAX = 255 };
 
 typedef enum selector { SEL_RECENT, SEL_NEW, SEL_PROMPT } selector;
 
@@ -44,9 +47,8 @@ typedef struct rpc {
 } rpc;
 
 typedef struct rpc_state {
-    uint64_t m;        // generated tokens that have entered the cache, all turns
-    uint64_t k;        // compressions done
-    uint32_t n_prompt; // queries of the latest prompt that the window holds (sel=prompt)
+    pith_counts counts; // m, k
+    uint32_t n_prompt;  // queries of the latest prompt that the window holds (sel=prompt)
 } rpc_state;
 
 _Static_assert(sizeof(rpc) <= sizeof(pith_params), "parameters fit");
@@ -100,9 +102,9 @@ static pith_status set_pool(rpc *p, const char *value, pith_error *err) {
 }
 
 static pith_status set_key(rpc *p, const char *key, const char *value, pith_error *err) {
-    if (!strcmp(key, "p")) return pith_option_u32("rpc", key, value, 1, PERIOD_MAX, &p->period, err);
-    if (!strcmp(key, "r")) return pith_option_u32("rpc", key, value, 1, RECENT_MAX, &p->recent, err);
-    if (!strcmp(key, "c")) return pith_option_micro("rpc", key, value, 1, PERIOD_MAX, &p->ratio, err);
+    if (!strcmp(key, "p")) return pith_option_u32("rpc", key, value, 1, PITH_PERIOD_MAX, &p->period, err);
+    if (!strcmp(key, "r")) return pith_option_u32("rpc", key, value, 1, PITH_RECENT_MAX, &p->recent, err);
+    if (!strcmp(key, "c")) return pith_option_micro("rpc", key, value, 1, PITH_PERIOD_MAX, &p->ratio, err);
     if (!strcmp(key, "pool")) return set_pool(p, value, err);
     if (!strcmp(key, "agg")) return pith_option_choice("rpc", key, value, agg_names, &p->agg, err);
     if (!strcmp(key, "sel")) return pith_option_choice("rpc", key, value, sel_names, &p->sel, err);
@@ -117,14 +119,10 @@ static pith_status rpc_set(pith_params *params, const char *key, const char *val
     return status;
 }
 
-static pith_status rpc_check(const pith_params *params, pith_error *err) {
+static pith_status rpc_check(pith_params *params, pith_error *err) {
     const rpc p = params_of(params);
-    if (p.ratio > (uint64_t)p.period * PITH_OPTION_MICRO) {
-        char c[PITH_OPTION_MICRO_TEXT];
-        pith_option_micro_print(p.ratio, c);
-        return pith_fail(err, PITH_E_ARG,
-                         "policy 'rpc': c=%s: expected at most p=%" PRIu32 ", or nothing would be kept", c, p.period);
-    }
+    pith_status status = pith_schedule_check("rpc", p.period, p.ratio, err);
+    if (status) return status;
     if (p.compat && p.agg == PITH_AGG_HEAD)
         return pith_fail(
             err, PITH_E_ARG,
@@ -142,11 +140,12 @@ static void rpc_print(const pith_params *params, char *out, size_t capacity) {
              p.recent, c, pool, agg_names[p.agg], sel_names[p.sel], p.compat);
 }
 
-// T, survivors added per compression; at least 1 because c <= P. The division is exact, but the reference's is one of
-// doubles, which for a fractional c may end just below a whole number: int(33 / 1.1) is 29.
-static uint64_t kept_per_period(const rpc *p) {
-    if (p->compat) return (uint64_t)((double)p->period / ((double)p->ratio / PITH_OPTION_MICRO));
-    return (uint64_t)p->period * PITH_OPTION_MICRO / p->ratio;
+// T, survivors added per compression, is at least 1 because c <= P. The division is exact, but the reference's is one
+// of doubles, which for a fractional c may end just below a whole number: int(33 / 1.1) is 29.
+static pith_schedule schedule_of(const rpc *p) {
+    pith_schedule schedule = pith_schedule_ratio(p->period, p->recent, p->ratio);
+    if (p->compat) schedule.gain = (uint64_t)((double)p->period / ((double)p->ratio / PITH_OPTION_MICRO));
+    return schedule;
 }
 
 // The reference knows 'recent' and takes everything else for 'new'.
@@ -178,13 +177,13 @@ static int32_t rpc_observe_prompt(const pith_params *params, pith_policy_state *
 static int32_t rpc_observe(const pith_params *params, pith_policy_state *state) {
     const rpc p = params_of(params);
     if (selector_of(&p) == SEL_PROMPT) return -1;
-    return (int32_t)(state_of(state).m % rpc_window(params)); // the token that comes is number m + 1
+    return (int32_t)(state_of(state).counts.m % rpc_window(params)); // the token that comes is number m + 1
 }
 
 static void rpc_advance(const pith_params *params, pith_policy_state *state) {
     (void)params;
     rpc_state s = state_of(state);
-    s.m++;
+    s.counts.m++;
     store_state(state, &s);
 }
 
@@ -193,13 +192,14 @@ static void rpc_advance(const pith_params *params, pith_policy_state *state) {
 static bool rpc_due(const pith_params *params, const pith_policy_state *state) {
     const rpc p = params_of(params);
     const rpc_state s = state_of(state);
-    return s.m >= (s.k + 1) * p.period + p.recent;
+    const pith_schedule schedule = schedule_of(&p);
+    return pith_schedule_due(&schedule, &s.counts);
 }
 
 static void rpc_settle(const pith_params *params, pith_policy_state *state) {
     (void)params;
     rpc_state s = state_of(state);
-    s.k++;
+    s.counts.k++;
     store_state(state, &s);
 }
 
@@ -209,13 +209,14 @@ static void rpc_settle(const pith_params *params, pith_policy_state *state) {
 // It gathers q_i while i >= (k+1)P + 2, starting afresh after each compression. When it fires it appends q_m, which it
 // has already: R-1 queries and a repetition; with R = 1 only q_m; with R > P, from the second compression on, all P
 // since the last one and a repetition.
-static uint64_t first_gathered(const rpc *p, const rpc_state *s) {
+static uint64_t first_gathered(const rpc *p, const pith_counts *s) {
     const uint64_t by_count = s->m + 2 - p->recent, after_last = s->k * p->period + p->recent + 1;
     return s->k > 0 && after_last > by_count ? after_last : by_count;
 }
 
 // The slots whose queries score the candidates, from the oldest to the newest; returns their number, at most R.
-static uint32_t selectors(const rpc *p, const rpc_state *s, uint32_t slots[RECENT_MAX]) {
+static uint32_t selectors(const rpc *p, const rpc_state *s, uint32_t slots[PITH_RECENT_MAX]) {
+    const uint64_t m = s->counts.m;
     uint32_t n = 0;
     switch (selector_of(p)) {
     case SEL_NEW: slots[n++] = 0; break;
@@ -223,9 +224,9 @@ static uint32_t selectors(const rpc *p, const rpc_state *s, uint32_t slots[RECEN
         for (; n < s->n_prompt; n++) slots[n] = n;
         break;
     case SEL_RECENT:
-        for (uint64_t i = p->compat ? first_gathered(p, s) : s->m + 1 - p->recent; i <= s->m; i++)
+        for (uint64_t i = p->compat ? first_gathered(p, &s->counts) : m + 1 - p->recent; i <= m; i++)
             slots[n++] = (uint32_t)((i - 1) % p->recent);
-        if (p->compat) slots[n++] = (uint32_t)((s->m - 1) % p->recent);
+        if (p->compat) slots[n++] = (uint32_t)((m - 1) % p->recent);
         break;
     }
     return n;
@@ -234,9 +235,10 @@ static uint32_t selectors(const rpc *p, const rpc_state *s, uint32_t slots[RECEN
 static void rpc_select(const pith_params *params, const pith_policy_state *state, pith_event *event) {
     const rpc p = params_of(params);
     const rpc_state s = state_of(state);
+    const pith_schedule schedule = schedule_of(&p);
     const pith_arith arith = p.compat ? PITH_ARITH_BF16 : PITH_ARITH_F32;
     const pith_ops *ops = event->backend->ops;
-    uint32_t slots[RECENT_MAX];
+    uint32_t slots[PITH_RECENT_MAX];
     const uint32_t n_slots = selectors(&p, &s, slots);
 
     ops->candidates(event->backend, event->pages, event->lanes, event->protect, event->n_protect, p.recent,
@@ -246,39 +248,25 @@ static void rpc_select(const pith_params *params, const pith_policy_state *state
     ops->pool(event->backend, (pith_pool)p.pool, p.width, arith, &event->scores);
 
     event->n_sets = event->scores.n_sets;
-    event->n_keep = (uint32_t)((s.k + 1) * kept_per_period(&p)); // (k+1)T <= kT + P, the number of candidates
+    event->n_keep = pith_schedule_keep(&schedule, &s.counts);
     ops->top(event->backend, &event->scores, event->n_keep, event->keep);
 }
 
 // --------------------------------------------------------------------------------------------------- worst case
 
-static uint32_t saturated(uint64_t n) { return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n; }
-
-// Compressions done once m generated tokens are in the cache.
-static uint64_t compressions_by(const rpc *p, uint64_t m) { return m < p->recent ? 0 : (m - p->recent) / p->period; }
-
-// Rows grow by one per token and shrink by P - T per compression. They are the most just before the last compression
-// (each comes T rows higher than the one before) or at the very end.
 static uint32_t rpc_peak_rows(const pith_params *params, const pith_policy_state *state, uint32_t n_rows,
                               uint32_t n_prompt, uint32_t max_new) {
     const rpc p = params_of(params);
     const rpc_state s = state_of(state);
-    const uint64_t evicted = p.period - kept_per_period(&p);
-    const uint64_t k_end = compressions_by(&p, s.m + max_new);
-    const uint64_t start = (uint64_t)n_rows + n_prompt, end = start + max_new;
-    if (k_end <= s.k) return saturated(end);
-    const uint64_t n_events = k_end - s.k;
-    const uint64_t before_last = start + (k_end * p.period + p.recent - s.m) - (n_events - 1) * evicted;
-    const uint64_t at_end = end - n_events * evicted;
-    return saturated(before_last > at_end ? before_last : at_end);
+    const pith_schedule schedule = schedule_of(&p);
+    return pith_schedule_peak_rows(&schedule, &s.counts, n_rows, n_prompt, max_new);
 }
 
 static uint32_t rpc_max_candidates(const pith_params *params, const pith_policy_state *state, uint32_t max_new) {
     const rpc p = params_of(params);
     const rpc_state s = state_of(state);
-    const uint64_t k_end = compressions_by(&p, s.m + max_new);
-    if (k_end <= s.k) return 0;
-    return saturated((k_end - 1) * kept_per_period(&p) + p.period);
+    const pith_schedule schedule = schedule_of(&p);
+    return pith_schedule_max_candidates(&schedule, &s.counts, max_new);
 }
 
 static uint32_t rpc_max_queries(const pith_params *params) {
