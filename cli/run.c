@@ -29,7 +29,7 @@ static arg args[] = {
      false},
     {ARG_COUNT, "--threads", NULL, "N", &opt.threads, 1, 128, "most threads of a step (all CPUs)", false},
     {.kind = ARG_GROUP, .help = "Cache"},
-    {ARG_TEXT, "--policy", NULL, "SPEC", &opt.policy, 0, 0, "full, rpc, rpc:p=1024,r=32,c=4,... (rpc)", false},
+    {ARG_TEXT, "--policy", NULL, "SPEC", &opt.policy, 0, 0, "full, rpc:p=1024,r=32,c=4,..., window, random (rpc)", false},
     {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16 or f32 (f16)", false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0, "most memory of the cache, such as 2G", false},
     {ARG_TEXT, "--trace", NULL, "FILE", &opt.trace, 0, 0, "write what each compression kept, one JSON line each",

@@ -4,5 +4,7 @@
 
 int run_main(int argc, char **argv);
 void run_help(void);
+int eval_main(int argc, char **argv);
+void eval_help(void);
 
 #endif

@@ -8,6 +8,7 @@ may_see() { # folder rooms...
     shift
     [ -d "$room" ] || { echo "$room is missing"; bad=1; }
     for file in "$room"/*; do
+        [ -f "$file" ] || continue
         for seen in $(sed -n 's/^ *#include "\([a-z_]*\)\/.*/\1/p' "$file"); do
             case " $* " in
             *" $seen "*) ;;
@@ -23,5 +24,6 @@ may_see src/cache  base ops cache
 may_see src/model  base ops cache model jinja # jinja: llama.cpp's template engine
 may_see src/policy base ops policy            # no policy knows a backend
 may_see src/engine base ops cpu cache model policy engine
-may_see cli        base                       # and pith.h, like any other program
+may_see eval       eval                       # and pith.h, like any other program
+may_see cli        base eval                  # the same
 exit $bad
