@@ -30,10 +30,8 @@ build: ready-to-build ## build/pith, after whatever set-up is missing
 	@$(COMPILE) build/release -j $(JOBS) --target pith_program
 	@ln -sfn release/pith build/pith
 
-demo: build ## a small chat model answers with RPC on (fetches 323 MB once)
-	@scripts/fetch_tinyllama.sh
-	build/pith run --model $(TINYLLAMA) --policy rpc:p=32,r=16,c=4 -n 224 --seed 1 \
-	    -p "Explain step by step why the sky is blue at noon and red in the evening."
+demo: build ## Pebble solves a puzzle, with the full cache and with a compressed one side by side
+	@scripts/demo.py
 
 test: lint check test-isa test-neon asan ## all of these, after whatever set-up is missing:
 

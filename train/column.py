@@ -1,0 +1,113 @@
+"""Column: written arithmetic, a result at a time, and everything put together at the end.
+
+A list of jobs (products, long divisions, conversions to another base) or the repeated squares of a power. Each result
+is worked out in columns and is needed once more, when all are there.
+"""
+
+from puzzle import Puzzle
+from writing import NAMES, add_mod, divide, multiply
+
+KINDS = ("products", "remainders", "bases", "power")
+TOKENS_PER_JOB = {"products": 215, "remainders": 130, "bases": 330, "power": 330}  # measured, the sum's share included
+MOST = {"products": 70, "remainders": 110, "bases": 48, "power": 26}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _product(rng):
+    a, b = rng.randint(12, 999), rng.randint(12, 999)
+    return f"{a} * {b}", lambda: multiply(rng, a, b)
+
+
+def _remainder(rng):
+    n, d = rng.randint(1000, 9999999), rng.randint(3, 9)
+
+    def work():
+        text, quotient, rest = divide(rng, n, d)
+        value = (quotient + rest) % 1000
+        return f"{text}. Last three {quotient % 1000}, {quotient % 1000} + {rest} = {quotient % 1000 + rest}", value
+
+    return f"{n} / {d}", work
+
+
+def _base(rng):
+    n, base = rng.randint(200, 99999), rng.randint(3, 9)
+
+    def work():
+        lines, at, total = [], n, 0
+        while at > 0:
+            text, at, rest = divide(rng, at, base)
+            total += rest
+            lines.append(f"{text}, digits {total - rest} + {rest} = {total}")
+        return f"base {base}. " + ". ".join(lines), total
+
+    return f"{n} in base {base}", work
+
+
+ASKED = {"products": "Sum these products mod 1000", "bases": "Write these in their bases and sum all digits mod 1000",
+         "remainders": "Divide, add each quotient to its rest, and sum all mod 1000"}
+JOB = {"products": _product, "remainders": _remainder, "bases": _base}
+
+
+def _list(rng, kind, n):
+    names = rng.sample(NAMES, n)
+    jobs = [JOB[kind](rng) for _ in names]
+    prompt = (f"Column. {ASKED[kind]}: " + "; ".join(f"{name}: {text}" for name, (text, _) in zip(names, jobs))
+              + ". Answer in \\boxed{}.")
+    lines, values = [], []
+    for i, (name, (_, work)) in enumerate(zip(names, jobs)):
+        worked, value = work()
+        values.append(value % 1000)
+        lines.append(f"Job {name}: {worked}. So {name} = {values[-1]}.")
+        if i > 0 and rng.random() < 0.06:
+            k = rng.randrange(i)
+            worked, _ = jobs[k][1]()
+            lines.append(f"Wait, check {names[k]}: {worked}. Yes, {names[k]} = {values[k]}.")
+    total = values[0]
+    lines.append(f"Now the sum. Add {names[0]} = {total}.")
+    for name, value in zip(names[1:], values[1:]):
+        text, total = add_mod(rng, total, value)
+        lines.append(f"Add {name} = {value}. {text}.")
+    lines.append(f"Done, {total}.")
+    return Puzzle("column", kind, prompt, "\n".join(lines), total)
+
+
+def _power(rng, n):
+    """base ^ exponent mod 1000 by squares: A, B, C ... are base ^ 1, 2, 4 ...; those whose bit is set are multiplied."""
+    base = rng.randrange(3, 1000)
+    bits = [rng.random() < 0.6 for _ in range(n - 1)] + [True]
+    exponent = sum(1 << i for i, bit in enumerate(bits) if bit)
+    prompt = f"Column. Work out {base} ^ {exponent} mod 1000 by squares. Answer in \\boxed{{}}."
+    lines, rest = [], exponent
+    for letter, bit in zip(LETTERS, bits):
+        text, half, odd = divide(rng, rest, 2)
+        lines.append(f"Halve {letter}. {text}. {letter} is {'in' if bit else 'out'}.")
+        rest = half
+    value, values = base, []
+    for i, letter in enumerate(LETTERS[:n]):
+        if i == 0:
+            lines.append(f"Start, so A = {value}.")
+        else:
+            text, value = multiply(rng, value, value)
+            lines.append(f"Square {LETTERS[i - 1]}. {text}. So {letter} = {value}.")
+        values.append(value)
+    total = None
+    lines.append("Now the product.")
+    for letter, bit, value in zip(LETTERS, bits, values):
+        if not bit:
+            lines.append(f"{letter} is out.")
+        elif total is None:
+            total = value
+            lines.append(f"{letter} is in, {letter} = {value}.")
+        else:
+            text, total = multiply(rng, total, value)
+            lines.append(f"{letter} is in, {letter} = {value}. {text}.")
+    lines.append(f"Done, {total}.")
+    return Puzzle("column", "power", prompt, "\n".join(lines), total)
+
+
+def make(rng, size):
+    kind = rng.choice(KINDS)
+    if kind == "power" and size > 1.1 * TOKENS_PER_JOB["power"] * MOST["power"]:
+        kind = "products"
+    n = max(2, min(MOST[kind], round(size / TOKENS_PER_JOB[kind] * rng.uniform(0.85, 1.15))))
+    return _power(rng, n) if kind == "power" else _list(rng, kind, n)
