@@ -20,6 +20,7 @@ may_see() { # folder rooms...
 may_see src/base   base
 may_see src/ops    base ops
 may_see src/cpu    base ops cpu
+may_see src/cuda   base ops cuda
 may_see src/cache  base ops cache
 may_see src/model  base ops cache model jinja # jinja: llama.cpp's template engine
 may_see src/policy base ops policy            # no policy knows a backend

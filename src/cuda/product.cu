@@ -1,0 +1,77 @@
+#include "cuda/product.cuh"
+
+namespace pith {
+
+// Blocks that share a slab: enough that the launch fills 132 SMs a few times over with three blocks each, so that the
+// last ones to end leave little idle; but at least four steps for a warp, or starting up costs more than it brings.
+// Depends on the matrices alone: the order of a sum must not depend on the number of tokens.
+static uint32_t blocks_along_k(uint32_t n_slabs, uint32_t n_steps) {
+    uint32_t n = 1;
+    while (n < 4 && n_slabs * n < 6 * 132 && n_steps / (2 * n * WARPS) >= 4) n *= 2;
+    return n;
+}
+
+__global__ void built_for() {}
+
+cudaError_t has_hopper_code(bool *out) {
+    cudaFuncAttributes of;
+    const cudaError_t e = cudaFuncGetAttributes(&of, built_for);
+    *out = e == cudaSuccess && of.ptxVersion >= 90;
+    return e;
+}
+
+static bool on_16(const void *p) { return (uintptr_t)p % 16 == 0; }
+
+} // namespace pith
+
+cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t stream) {
+    using namespace pith;
+    const pith_quant_layout l = pith_quant_layout_of(in->type);
+    const bool quant = l.block != 0, swiglu = in->out == PITH_CUDA_OUT_SWIGLU;
+    const uint32_t n_matrices = !swiglu ? in->n_matrices : 1;
+    if (!in->n || in->n > PITH_CUDA_PRODUCT_MAX_TOKENS || !in->k || in->k % (quant ? l.block : (uint32_t)PITH_STEP) ||
+        !n_matrices || n_matrices > PITH_CUDA_PRODUCT_MAX_MATRICES)
+        return cudaErrorInvalidValue;
+    if (swiglu && (in->n_matrices != (quant ? 1u : 2u) || (quant && in->matrix[0].bias) ||
+                   (!quant && in->matrix[0].m != in->matrix[1].m)))
+        return cudaErrorInvalidValue;
+    if (!on_16(in->x)) return cudaErrorMisalignedAddress;
+
+    ProductArgs a = {};
+    uint32_t n_slabs = 0;
+    for (uint32_t i = 0; i < n_matrices; i++) {
+        const pith_cuda_matrix &m = in->matrix[i];
+        ProductPart &p = a.part[i];
+        if (!m.m || m.y_stride < m.m || (uint64_t)m.m * (in->k / 8) > UINT32_MAX) return cudaErrorInvalidValue;
+        if (!on_16(m.w) || (swiglu && !quant && !on_16(in->matrix[1].w))) return cudaErrorMisalignedAddress;
+        p.w = m.w, p.bias = m.bias, p.y = m.y, p.m = m.m, p.y_stride = m.y_stride;
+        if (swiglu && !quant) p.w_up = in->matrix[1].w, p.bias_up = in->matrix[1].bias;
+        p.n_slabs = swiglu ? (m.m + PITH_SLAB / 2 - 1) / (PITH_SLAB / 2) : pith_quant_slabs(m.m);
+        n_slabs += p.n_slabs;
+        p.slabs_end = n_slabs;
+    }
+    a.x = in->x, a.n = in->n, a.k = in->k, a.out = in->out;
+
+    bool clusters = false;
+    const cudaError_t e = has_hopper_code(&clusters);
+    if (e != cudaSuccess) return e;
+    a.n_blocks_k = clusters ? blocks_along_k(n_slabs, in->k / PITH_STEP) : 1;
+    const bool overlap = in->overlap && clusters;
+    a.ahead = overlap ? in->ahead : 0;
+    const uint32_t n_blocks = n_slabs * a.n_blocks_k;
+    if (!quant) return launch_float(in->type, a, n_blocks, overlap, stream);
+
+    // More than 32 tokens: two halves. Twice the bytes of W are still fewer than bf16's, or about as many (Q8_0).
+    const uint32_t first = in->n <= 32 ? in->n : (in->n + 15) / 16 * 8;
+    for (uint32_t t = 0; t < in->n; t += first) {
+        const uint32_t out_bytes = in->out == PITH_CUDA_OUT_F32 || in->out == PITH_CUDA_OUT_ADD ? 4 : 2;
+        ProductArgs some = a;
+        some.x = (const uint16_t *)a.x + (size_t)t * in->k;
+        some.n = in->n - t < first ? in->n - t : first;
+        for (uint32_t i = 0; i < n_matrices; i++)
+            some.part[i].y = (uint8_t *)a.part[i].y + (size_t)t * a.part[i].y_stride * out_bytes;
+        const cudaError_t failed = launch_quant(in->type, some, n_blocks, overlap, stream);
+        if (failed != cudaSuccess) return failed;
+    }
+    return cudaSuccess;
+}

@@ -1,0 +1,379 @@
+// The kernel behind product.h, for one weight format and number of token tiles.
+//
+// A block is four warps and computes 64 rows of W (a slab) for all tokens. Its warps share no rows and no activations:
+// each takes every fourth *step* of 32 k and multiplies all 64 rows of it, so weights and activations go from memory to
+// registers as tensor core operands, 16 bytes per load, without shared memory and without a barrier until the sums are
+// added at the end. Since the order of k inside a step is free, a lane's 16 bytes (8 consecutive k of its row) serve as
+// the operands of two instructions, and activations are read by the same rule: neither is shuffled.
+//
+// Bound: bytes of W. To keep 4.2 TB/s busy over a latency of about 0.7 us, 3 MB must be on their way, 22 KB per SM. A
+// warp holds DEPTH steps in registers, of which all but the one that it multiplies are on their way: 4 KB each in
+// bf16, 2.1 KB in Q8_0, 1.1 KB in four bits. With 16, 12 or 8 warps per SM (up to 8, up to 16 and more tokens) those
+// are at least 64, 48 and 32 KB in bf16, 101, 76 and 50 KB in Q8_0, 55, 41 and 27 KB in Q4_0.
+//
+// Activations come from L1 and L2: n/64 bytes for each byte of W, which is why a block has 64 rows and not 16.
+//
+// A slab of a matrix with few rows is shared by a cluster of two or four blocks, which take turns of four steps each
+// and add their sums through distributed shared memory. The order of a sum: steps ascending within a warp, then warps,
+// then blocks. The number of tokens changes none of it.
+#ifndef PITH_CUDA_PRODUCT_CUH
+#define PITH_CUDA_PRODUCT_CUH
+
+#include "cuda/product.h"
+#include "cuda/product_asm.cuh"
+#include "cuda/quant.cuh"
+
+namespace pith {
+
+constexpr int WARPS = 4, THREADS = 32 * WARPS, TILES = PITH_SLAB / 16;
+
+struct ProductPart {
+    const void *w, *w_up;        // w_up: rows of the slab's second half; NULL: all 64 from w
+    const float *bias, *bias_up; // (m)
+    void *y;                     // (n, y_stride)
+    uint32_t m, y_stride;
+    uint32_t slabs_end; // of this part and those before it
+    uint32_t n_slabs;
+};
+struct ProductArgs {
+    ProductPart part[PITH_CUDA_PRODUCT_MAX_MATRICES];
+    const void *x; // (n, k)
+    uint32_t n, k;
+    uint32_t n_blocks_k; // blocks of a cluster: 1, 2, 4
+    pith_cuda_out out;
+    uint32_t ahead;
+};
+
+// ------------------------------------------------------------------------------------------------------- bf16 and f16
+
+template <typename T16_> struct FloatRows {
+    using T16 = T16_;
+    static constexpr bool SPLIT_X = false;
+    static constexpr uint32_t MAX_TOKENS = 64;
+    __host__ __device__ static constexpr int depth(int) { return 2; }
+    __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 1 ? 4 : nt <= 2 ? 3 : 2; }
+    __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= 2; }
+    struct Stage {
+        uint4 v[2 * TILES]; // 8 k of row g, then of row g + 8, of each 16-row tile
+    };
+    const uint4 *w[2];        // of the slab's halves
+    uint32_t at[2 * TILES];   // of the lane's rows, in 16 bytes: (152064, 3584) has 2^26 of them
+    uint32_t half_rows, row0; // for prefetching
+
+    // Rows past the end read the last one; their sums are never stored.
+    __device__ FloatRows(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t lane) {
+        const bool two = p.w_up != nullptr;
+        w[0] = (const uint4 *)p.w, w[1] = two ? (const uint4 *)p.w_up : w[0];
+        half_rows = two ? 0 : PITH_SLAB / 2;
+        row0 = slab * (two ? PITH_SLAB / 2 : PITH_SLAB);
+#pragma unroll
+        for (int i = 0; i < 2 * TILES; i++) {
+            const uint32_t local = i / 2 % 2 * 16 + i % 2 * 8 + lane / 4 + (i < TILES ? 0 : half_rows);
+            at[i] = min(row0 + local, p.m - 1) * (a.k / 8) + lane % 4;
+        }
+    }
+    __device__ void load(Stage &s, uint32_t step) const {
+#pragma unroll
+        for (int i = 0; i < 2 * TILES; i++) s.v[i] = load_weights(w[i / TILES] + at[i] + step * 4);
+    }
+    // Four steps are 256 bytes of each row: two lines, one for each thread of the block.
+    __device__ void prefetch(const ProductArgs &a, const ProductPart &p, uint32_t, uint32_t step) const {
+        const uint32_t row = threadIdx.x / 2, k = step * PITH_STEP + threadIdx.x % 2 * 64;
+        const uint32_t in_matrix = row0 + row % 32 + (row < 32 ? 0 : half_rows);
+        if (k < a.k && in_matrix < p.m) prefetch_line((row < 32 ? w[0] : w[1]) + (size_t)in_matrix * (a.k / 8) + k / 8);
+    }
+
+    template <int NT>
+    __device__ static void multiply(float (&c)[TILES][NT][4], const Stage &s, const uint4 (&x)[NT], float4 *,
+                                    uint32_t) {
+#pragma unroll
+        for (int mt = 0; mt < TILES; mt++) {
+            const uint4 &g = s.v[2 * mt], &h = s.v[2 * mt + 1];
+            const uint32_t first[4] = {g.x, h.x, g.y, h.y}, second[4] = {g.z, h.z, g.w, h.w};
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) {
+                mma<T16>(c[mt][nt], first, x[nt].x, x[nt].y);
+                mma<T16>(c[mt][nt], second, x[nt].z, x[nt].w);
+            }
+        }
+    }
+};
+
+// ---------------------------------------------------------------------------------------------------------- quantised
+
+template <pith_cuda_type TYPE> struct QuantRows {
+    using T16 = __nv_bfloat16;
+    static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K;
+    static constexpr uint32_t MAX_TOKENS = 32;
+    // K types hold more registers per step, Q6_K the most: activations come late, and fewer blocks fit.
+    static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, WIDEST = TYPE == PITH_CUDA_Q6_K;
+    __host__ __device__ static constexpr int depth(int nt) { return nt > 3 && WIDEST ? 2 : 4; }
+    __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 1 ? 4 : nt == 2 && !WIDEST ? 3 : 2; }
+    __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= (WIDE ? 1 : 2); }
+    using Stage = Tile<TYPE>;
+    const uint8_t *codes, *scales, *supers; // of this slab, at this lane
+
+    __device__ QuantRows(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t lane) {
+        const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, lane);
+        const uint8_t *w = (const uint8_t *)p.w;
+        codes = w + at.code, scales = w + at.scale, supers = w + at.super;
+    }
+    __device__ void load(Stage &s, uint32_t step) const {
+        constexpr pith_quant_layout l = layout();
+#pragma unroll
+        for (int i = 0; i < Stage::CODE_LOADS; i++)
+            s.code[i] = load_weights(codes + (size_t)step * l.code_bytes + i * 512);
+        s.scale = load_weights4(scales + (size_t)step * l.scale_bytes);
+        const uint8_t *super = supers + (size_t)(step / (PITH_SUPER / PITH_STEP)) * l.super_bytes;
+        if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = load_shared8(super);
+        if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = load_shared4(super);
+    }
+    // Four steps lie in a row in either plane.
+    __device__ void prefetch(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t step) const {
+        constexpr pith_quant_layout l = layout();
+        constexpr uint32_t LINES = WARPS * l.code_bytes / 128;
+        if (step + WARPS > a.k / PITH_STEP) return;
+        const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, step, 0);
+        const uint32_t line = threadIdx.x;
+        if (line < LINES) prefetch_line((const uint8_t *)p.w + at.code + line * 128);
+        else if (line < LINES + WARPS) prefetch_line((const uint8_t *)p.w + at.scale + (line - LINES) * 128);
+    }
+    __host__ __device__ static constexpr pith_quant_layout layout() {
+        return TYPE == PITH_CUDA_Q8_0   ? pith_quant_layout{2048, 128, 0, 32, 34}
+               : TYPE == PITH_CUDA_Q4_0 ? pith_quant_layout{1024, 128, 0, 32, 18}
+               : TYPE == PITH_CUDA_Q4_K ? pith_quant_layout{1024, 128, 256, 256, 144}
+                                        : pith_quant_layout{1536, 128, 128, 256, 210};
+    }
+
+    // The four lanes of a row all need the scales of eight rows. Each lane makes those of one pair and the warp
+    // exchanges them: `scratch` is (32) of this warp, another one in the next step, so that one barrier of the warp is
+    // enough.
+    template <int NT>
+    __device__ static void multiply(float (&c)[TILES][NT][4], const Stage &s, const uint4 (&x)[NT], float4 *scratch,
+                                    uint32_t lane) {
+        scratch[lane] = s.scales();
+        __syncwarp();
+        // What a minimum multiplies is the sum of the block's activations: a product with ones, in every row the same.
+        [[maybe_unused]] float sum[NT][2];
+        if constexpr (TYPE == PITH_CUDA_Q4_K) {
+            const uint32_t ones[4] = {BF16_ONE_TWICE, BF16_ONE_TWICE, BF16_ONE_TWICE, BF16_ONE_TWICE};
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) {
+                float d[4] = {0, 0, 0, 0};
+                mma<T16>(d, ones, x[nt].x, x[nt].y);
+                mma<T16>(d, ones, x[nt].z, x[nt].w);
+                sum[nt][0] = d[0], sum[nt][1] = d[1];
+            }
+        }
+#pragma unroll
+        for (int mt = 0; mt < TILES; mt++) {
+            const uint32_t first[4] = {s.pair(mt, 0, 0), s.pair(mt, 1, 0), s.pair(mt, 0, 1), s.pair(mt, 1, 1)};
+            const uint32_t second[4] = {s.pair(mt, 0, 2), s.pair(mt, 1, 2), s.pair(mt, 0, 3), s.pair(mt, 1, 3)};
+            if (NT == 4 || (NT == 2 && WIDE))
+                __syncwarp(); // keeps the compiler from decoding every tile first: registers are short
+            const float4 q = scratch[mt * 8 + lane / 4];
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) {
+                float d[4] = {0, 0, 0, 0};
+                float(&y)[4] = c[mt][nt];
+                mma<T16>(d, first, x[nt].x, x[nt].y);
+                if constexpr (TYPE == PITH_CUDA_Q6_K) { // two scales: x for the first half of k, y for the second
+                    float e[4] = {0, 0, 0, 0};
+                    mma<T16>(e, second, x[nt].z, x[nt].w);
+                    y[0] = fmaf(q.y, e[0], fmaf(q.x, d[0], y[0])), y[1] = fmaf(q.y, e[1], fmaf(q.x, d[1], y[1]));
+                    y[2] = fmaf(q.w, e[2], fmaf(q.z, d[2], y[2])), y[3] = fmaf(q.w, e[3], fmaf(q.z, d[3], y[3]));
+                } else {
+                    mma<T16>(d, second, x[nt].z, x[nt].w);
+                    y[0] = fmaf(q.x, d[0], y[0]), y[1] = fmaf(q.x, d[1], y[1]);
+                    y[2] = fmaf(q.z, d[2], y[2]), y[3] = fmaf(q.z, d[3], y[3]);
+                }
+                if constexpr (TYPE == PITH_CUDA_Q4_K) {
+                    y[0] = fmaf(-q.y, sum[nt][0], y[0]), y[1] = fmaf(-q.y, sum[nt][1], y[1]);
+                    y[2] = fmaf(-q.w, sum[nt][0], y[2]), y[3] = fmaf(-q.w, sum[nt][1], y[3]);
+                }
+            }
+        }
+    }
+};
+
+// --------------------------------------------------------------------------------------------------------- the kernel
+
+// The 16-row tiles whose sums the warps exchange at a time, so that shared memory stays below 48 KB for 64 tokens.
+__host__ __device__ constexpr int tiles_at_once(int nt) { return nt <= 2 ? 4 : nt <= 4 ? 2 : 1; }
+
+// Adds the warps' sums in their order: total (8 NT, TOTAL_ROWS). Rows are padded by 4: lanes of one store fall on 32
+// banks.
+constexpr int TOTAL_ROWS = PITH_SLAB + 4;
+template <int NT> __device__ __forceinline__ void add_warps(const float (&c)[TILES][NT][4], float *part, float *total) {
+    constexpr int AT_ONCE = tiles_at_once(NT), ROWS = 16 * AT_ONCE + 4, TOKENS = 8 * NT;
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int first = 0; first < TILES; first += AT_ONCE) {
+        if (first) __syncthreads();
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) // part is (WARPS, TOKENS, ROWS)
+                    part[(warp * TOKENS + nt * 8 + 2 * t + j % 2) * ROWS + i * 16 + g + j / 2 * 8] =
+                        c[first + i][nt][j];
+        __syncthreads();
+        for (uint32_t e = threadIdx.x; e < TOKENS * 16 * AT_ONCE; e += THREADS) {
+            const uint32_t row = e % (16 * AT_ONCE), token = e / (16 * AT_ONCE);
+            float v = 0;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) v += part[(w * TOKENS + token) * ROWS + row];
+            total[token * TOTAL_ROWS + first * 16 + row] = v;
+        }
+    }
+    __syncthreads();
+}
+
+// The cluster's sum of one element, blocks in their order.
+__device__ __forceinline__ float add_blocks(const float *at, uint32_t n_blocks) {
+    if (n_blocks == 1) return *at;
+    float v = 0;
+    for (uint32_t r = 0; r < n_blocks; r++) v += cluster_load(at, r);
+    return v;
+}
+
+// Each block of the cluster finishes its share of the slab's rows.
+template <typename T16>
+__device__ __forceinline__ void finish(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t rank,
+                                       const float *total) {
+    const bool swiglu = a.out == PITH_CUDA_OUT_SWIGLU;
+    const uint32_t slab_rows = swiglu ? PITH_SLAB / 2 : PITH_SLAB, rows = slab_rows / a.n_blocks_k;
+    for (uint32_t e = threadIdx.x; e < rows * a.n; e += THREADS) {
+        const uint32_t local = rank * rows + e % rows, token = e / rows, row = slab * slab_rows + local;
+        if (row >= p.m) continue;
+        const float *at = total + token * TOTAL_ROWS + local;
+        const size_t out = (size_t)token * p.y_stride + row;
+        float v = add_blocks(at, a.n_blocks_k);
+        if (p.bias) v += p.bias[row];
+        if (swiglu) {
+            float up = add_blocks(at + PITH_SLAB / 2, a.n_blocks_k);
+            if (p.bias_up) up += p.bias_up[row];
+            v = v / (1.f + __expf(-v)) * up;
+        }
+        if (a.out == PITH_CUDA_OUT_F32) ((float *)p.y)[out] = v;
+        else if (a.out == PITH_CUDA_OUT_ADD) ((float *)p.y)[out] += v;
+        else ((uint16_t *)p.y)[out] = to16(v, T16());
+    }
+}
+
+template <class Rows, int NT>
+__device__ __forceinline__ void load_step_x(uint4 (&x)[NT], const uint16_t *x0, const uint32_t (&at)[NT],
+                                            uint32_t step) {
+#pragma unroll
+    for (int nt = 0; nt < NT; nt++) {
+        const uint16_t *p = x0 + at[nt] + step * PITH_STEP;
+        if constexpr (Rows::SPLIT_X) {
+            const uint2 first = load_x8(p), second = load_x8(p + 16);
+            x[nt] = uint4{first.x, first.y, second.x, second.y};
+        } else x[nt] = load_x(p);
+    }
+}
+
+template <class Rows, int NT>
+__global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
+    product_kernel(const __grid_constant__ ProductArgs a) {
+    using T16 = typename Rows::T16;
+    constexpr int DEPTH = Rows::depth(NT);
+    static_assert(DEPTH % 2 == 0, "two buffers of activations and of scales take turns");
+    constexpr bool X_AHEAD = Rows::x_ahead(NT); // where registers allow, activations come a step early too
+    __shared__ float part[WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4)];
+    __shared__ float total[8 * NT * TOTAL_ROWS];
+    __shared__ float4 scratch[WARPS][2][32];
+
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint32_t rank = blockIdx.x % a.n_blocks_k;
+    uint32_t slab = blockIdx.x / a.n_blocks_k, which = 0;
+    while (slab >= a.part[which].slabs_end) which++;
+    if (which) slab -= a.part[which - 1].slabs_end;
+    const ProductPart &p = a.part[which];
+
+    // Turns: the cluster's warps take one step each, block by block; a warp's next step is one turn later.
+    const uint32_t turn = WARPS * a.n_blocks_k, n_steps = a.k / PITH_STEP;
+    uint32_t step = rank * WARPS + warp;
+
+    const Rows rows(a, p, slab, lane);
+    typename Rows::Stage stage[DEPTH];
+#pragma unroll
+    for (int d = 0; d < DEPTH; d++)
+        if (step + d * turn < n_steps) rows.load(stage[d], step + d * turn);
+    for (uint32_t d = 0; d < a.ahead; d++) rows.prefetch(a, p, slab, rank * WARPS + (DEPTH + d) * turn);
+
+    wait_for_previous();
+    let_next_start();
+
+    const uint16_t *x0 = (const uint16_t *)a.x + (Rows::SPLIT_X ? 4 : 8) * t;
+    uint32_t x_at[NT]; // tokens past the end read the last one; a token's column meets no other
+#pragma unroll
+    for (int nt = 0; nt < NT; nt++) x_at[nt] = min(nt * 8 + g, a.n - 1) * a.k;
+
+    float c[TILES][NT][4] = {};
+    uint4 x[X_AHEAD ? 2 : 1][NT];
+    if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
+    while (step < n_steps) {
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+            if (step >= n_steps) break;
+            if (!X_AHEAD) load_step_x<Rows, NT>(x[0], x0, x_at, step);
+            else if (step + turn < n_steps) load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % 2 : 0], x0, x_at, step + turn);
+            Rows::template multiply<NT>(c, stage[d], x[X_AHEAD ? d % 2 : 0], scratch[warp][d % 2], lane);
+            if (step + DEPTH * turn < n_steps) rows.load(stage[d], step + DEPTH * turn);
+            step += turn;
+        }
+    }
+
+    add_warps<NT>(c, part, total);
+    if (a.n_blocks_k > 1) cluster_sync();
+    finish<T16>(a, p, slab, rank, total);
+    if (a.n_blocks_k > 1) cluster_sync(); // no block ends while another reads its sums
+}
+
+// -------------------------------------------------------------------------------------------------------------- launch
+
+template <class Rows, int NT>
+cudaError_t launch(const ProductArgs &a, uint32_t n_blocks, bool overlap, cudaStream_t stream) {
+    cudaLaunchAttribute attribute[2];
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(n_blocks), config.blockDim = dim3(THREADS);
+    config.stream = stream, config.attrs = attribute;
+    if (a.n_blocks_k > 1) {
+        cudaLaunchAttribute &at = attribute[config.numAttrs++];
+        at.id = cudaLaunchAttributeClusterDimension;
+        at.val.clusterDim.x = a.n_blocks_k, at.val.clusterDim.y = at.val.clusterDim.z = 1;
+    }
+    if (overlap) {
+        cudaLaunchAttribute &at = attribute[config.numAttrs++];
+        at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        at.val.programmaticStreamSerializationAllowed = 1;
+    }
+    return cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
+}
+
+// Quantised formats stop at 32 tokens, where registers do: product.cu gives them more in two launches.
+template <class Rows> cudaError_t launch_tokens(const ProductArgs &a, uint32_t n_blocks, bool overlap, cudaStream_t s) {
+    switch ((a.n + 7) / 8) {
+    case 1: return launch<Rows, 1>(a, n_blocks, overlap, s);
+    case 2: return launch<Rows, 2>(a, n_blocks, overlap, s);
+    case 3: return launch<Rows, 3>(a, n_blocks, overlap, s);
+    case 4: return launch<Rows, 4>(a, n_blocks, overlap, s);
+    default: break;
+    }
+    if constexpr (Rows::MAX_TOKENS > 32) {
+        if (a.n <= 48) return launch<Rows, 6>(a, n_blocks, overlap, s);
+        return launch<Rows, 8>(a, n_blocks, overlap, s);
+    }
+    return cudaErrorInvalidValue;
+}
+
+// One for each group of formats, so that they compile apart.
+cudaError_t launch_float(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, bool overlap, cudaStream_t);
+cudaError_t launch_quant(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, bool overlap, cudaStream_t);
+
+} // namespace pith
+
+#endif
