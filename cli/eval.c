@@ -198,8 +198,8 @@ static pith_status make_prompt(run *r, const eval_problem *p, eval_prompt *out) 
     const size_t first = p->system ? 0 : 1;
     pith_status status = pith_chat_render(r->model, messages + first, 2 - first, &out->text, &r->err);
     if (status != PITH_OK) return status;
-    const size_t bytes = strlen(out->text),
-                 capacity = bytes + 16; // no tokenizer makes more tokens than bytes, and a few
+    const size_t bytes = strlen(out->text);
+    const size_t capacity = bytes + 16; // no tokenizer makes more tokens than bytes, and a few at the ends
     if (!(out->tokens = malloc(capacity * sizeof *out->tokens))) return eval_no_memory(&r->err);
     return pith_tokenize(r->model, out->text, bytes, PITH_TOKENS_SPECIAL | PITH_TOKENS_BEGIN, out->tokens, capacity,
                          &out->n, &r->err);
@@ -308,8 +308,8 @@ static bool on_step(void *ctx, const eval_progress *progress) {
     meter_state state = {
         .done = n_samples(r), .total = r->n_total, .label = r->results[r->policy].label, .unit = "tokens/s"};
     if (progress->step_seconds > 0) state.per_second = (double)progress->n_tokens / progress->step_seconds;
-    if (progress->n_done > 0 &&
-        state.per_second > 0) { // as long as those that have ended, less what is there of others
+    // The samples to come will be as long as those that have ended, less what is there of the ones at work.
+    if (progress->n_done > 0 && state.per_second > 0) {
         const double length = (double)progress->n_done_tokens / (double)progress->n_done;
         const double in_flight = (double)(progress->n_tokens - progress->n_done_tokens);
         state.seconds_left = ((double)(state.total - state.done) * length - in_flight) / state.per_second;

@@ -17,10 +17,11 @@ typedef struct eval_cluster {
 // pass@1: the mean over problems of the share of correct samples, with a Wilson interval for n_eff samples.
 //
 //   p     = mean of p_i = n_correct_i / n_i over k problems
-//   s2    = sum (p_i - p)^2 / (k (k - 1))                      variance of p, problems as the unit
-//   n_eff = p (1 - p) / s2, at most the number of samples       effective number of samples (Kish, Survey Sampling,
-//   1965) n_eff = k when s2 says nothing: p is 0 or 1, or k is 1      as if a problem's samples were all alike (p + z^2
-//   / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), z = 1.96   Wilson, JASA 22, 1927
+//   s2    = sum (p_i - p)^2 / (k (k - 1)), the variance of p with problems as the unit
+//   n_eff = p (1 - p) / s2, at most the number of samples (effective sample size: Kish, Survey Sampling, 1965);
+//           k, as if a problem's samples were all alike, where s2 says nothing: p is 0 or 1, or k is 1
+//   bounds  (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), n = n_eff, z = 1.96 (Wilson, JASA 22,
+//           1927)
 //
 // Wilson's interval with n_eff is what Franco, Little, Louis and Slud (J. Survey Statistics and Methodology 7, 2019)
 // recommend for clustered proportions; it has a width at 0 and 1. No clusters: all NaN.

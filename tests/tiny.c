@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "pith.h"
 
 // ------------------------------------------------------------------------------------------------ shapes
 
@@ -337,4 +340,15 @@ bool tiny_model_write(const char *path, const tiny_spec *spec) {
     free(list.at);
     gguf_free(g);
     return ok;
+}
+
+struct pith_model *tiny_model_open(const tiny_spec *spec) {
+    char path[64];
+    snprintf(path, sizeof path, "tiny.%d.gguf", (int)getpid());
+    pith_model *model = NULL;
+    pith_error err = {.msg = "cannot write it"};
+    if (tiny_model_write(path, spec)) pith_model_load(path, NULL, &model, &err);
+    if (!model) fprintf(stderr, "%s: %s\n", path, err.msg);
+    remove(path); // stays mapped
+    return model;
 }

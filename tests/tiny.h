@@ -48,4 +48,7 @@ tiny_tokens tiny_control_tokens(uint32_t n_vocab);
 // Writes the file; false with a line on stderr when that fails. Needs memory for one tensor only.
 bool tiny_model_write(const char *path, const tiny_spec *spec);
 
+// The same, loaded: its file, in the current folder, is gone again when this returns. NULL after a line on stderr.
+struct pith_model *tiny_model_open(const tiny_spec *spec);
+
 #endif
