@@ -21,31 +21,34 @@ typedef struct rig_backend {
     uint32_t n;      // room: candidates per lane
     uint32_t *rows;  // (G, n)
     float *score;    // (H, n)
+    uint32_t *keep;  // (G, n)
     float *scratch;  // for mass, pooling
     uint32_t *order; // (n) for top
 } rig_backend;
 
 static rig_backend *rig_of(pith_backend *b) { return (rig_backend *)(void *)b; }
 
-static void op_candidates(pith_backend *b, const pith_pages *pages, const pith_lane *lanes, const pith_span *protect,
-                          uint32_t n_protect, uint32_t n_tail, pith_scores *out) {
+static void op_candidates(pith_backend *b, const pith_group *group, const pith_span *protect, uint32_t n_protect,
+                          uint32_t n_tail, pith_scores *out) {
     rig_backend *rig = rig_of(b);
-    *out = (pith_scores){.rows = rig->rows, .score = rig->score};
+    *out = (pith_scores){.n_layers = 1, .rows = rig->rows, .score = rig->score, .keep = rig->keep};
     for (uint32_t g = 0; g < rig->geo.n_kv_heads; g++) {
-        const uint32_t n =
-            pith_candidates_lane(pages, &lanes[g], protect, n_protect, n_tail, rig->rows + (size_t)g * out->n);
+        const uint32_t n = pith_candidates_lane(group->pages, &group->lanes[g], protect, n_protect, n_tail,
+                                                rig->rows + (size_t)g * out->n);
         if (g == 0) out->n = n;
         assert_int_equal(n, out->n);
     }
 }
 
-static void op_mass(pith_backend *b, const pith_pages *pages, const pith_lane *lanes, const float *q,
-                    const uint32_t *slots, uint32_t n_slots, pith_arith arith, pith_scores *s) {
+static void op_mass(pith_backend *b, const pith_group *group, const uint32_t *slots, uint32_t n_slots, pith_arith arith,
+                    pith_scores *s) {
     rig_backend *rig = rig_of(b);
-    const uint32_t group = rig->geo.n_heads / rig->geo.n_kv_heads;
+    const uint32_t heads = rig->geo.n_heads / rig->geo.n_kv_heads;
+    const float *q =
+        group->window->q + (size_t)group->layer * group->window->cap * rig->geo.n_heads * rig->geo.head_dim;
     for (uint32_t g = 0; g < rig->geo.n_kv_heads; g++)
-        pith_mass_lane(rig->kernels, pages, &lanes[g], g, q, slots, n_slots, s->rows + (size_t)g * s->n, s->n, arith,
-                       s->score + (size_t)g * group * s->n, rig->scratch);
+        pith_mass_lane(rig->kernels, group->pages, &group->lanes[g], g, q, slots, n_slots, s->rows + (size_t)g * s->n,
+                       s->n, arith, s->score + (size_t)g * heads * s->n, rig->scratch);
     s->n_sets = rig->geo.n_heads;
 }
 
@@ -60,9 +63,10 @@ static void op_pool(pith_backend *b, pith_pool pool, uint32_t width, pith_arith 
     pith_pool_scores(pool, width, arith, s->n_sets, s->n, s->score, rig_of(b)->scratch);
 }
 
-static void op_top(pith_backend *b, const pith_scores *s, uint32_t k, uint32_t *keep) {
+static void op_top(pith_backend *b, pith_scores *s, uint32_t k) {
+    s->n_keep = k;
     for (uint32_t set = 0; set < s->n_sets; set++)
-        pith_top_scores(s->score + (size_t)set * s->n, s->n, k, keep + (size_t)set * k, rig_of(b)->order);
+        pith_top_scores(s->score + (size_t)set * s->n, s->n, k, s->keep + (size_t)set * k, rig_of(b)->order);
 }
 
 static const pith_ops rig_ops = {
@@ -86,8 +90,7 @@ typedef struct rig {
     pith_page_id ids[RIG_LAYERS * MAX_LANES][MAX_PAGES];
     pith_span protect[RIG_TURNS];
     uint32_t n_protect;
-    float *window; // (n_layers, cap, H, d)
-    uint32_t cap;
+    pith_window window;
     float *q, *k;                // (n_layers, N, H, d), (n_layers, N, G, d): the whole timeline, for the oracle
     uint32_t n;                  // N
     uint32_t number[MAX_TOKENS]; // by position: i for the i-th generated token, 0 for a prompt's
@@ -150,12 +153,13 @@ static void rig_open(rig *r, const rig_case *c) {
     b->n = policy->max_candidates(&r->spec.params, &r->state, n_generated); // exactly: one more would be out of bounds
     b->rows = zeros((size_t)c->n_kv_heads * b->n, sizeof *b->rows);
     b->score = zeros((size_t)c->n_heads * b->n, sizeof *b->score);
+    b->keep = zeros((size_t)c->n_kv_heads * b->n, sizeof *b->keep);
     b->order = zeros(b->n, sizeof *b->order);
     size_t scratch = pith_mass_scratch(&geo, b->n, policy->max_queries(&r->spec.params));
     b->scratch = zeros(scratch > b->n ? scratch : b->n, sizeof *b->scratch);
 
-    r->cap = policy->window(&r->spec.params);
-    r->window = zeros((size_t)RIG_LAYERS * r->cap * c->n_heads * c->head_dim, sizeof *r->window);
+    r->window.cap = policy->window(&r->spec.params);
+    r->window.q = zeros((size_t)RIG_LAYERS * r->window.cap * c->n_heads * c->head_dim, sizeof *r->window.q);
     r->q = zeros((size_t)RIG_LAYERS * r->n * c->n_heads * c->head_dim, sizeof *r->q);
     r->k = zeros((size_t)RIG_LAYERS * r->n * c->n_kv_heads * c->head_dim, sizeof *r->k);
 }
@@ -164,9 +168,10 @@ static void rig_close(rig *r) {
     free(r->pages.base);
     free(r->backend.rows);
     free(r->backend.score);
+    free(r->backend.keep);
     free(r->backend.order);
     free(r->backend.scratch);
-    free(r->window);
+    free(r->window.q);
     free(r->q);
     free(r->k);
 }
@@ -271,9 +276,9 @@ static void append(rig *r, uint32_t pos, int32_t slot) {
             pith_append_row(r->backend.kernels, &r->pages, lane, lane->n_rows - 1,
                             key_at(r, layer, pos) + (size_t)g * c->head_dim, no_value, (int32_t)pos);
         }
-        assert_true(slot < (int32_t)r->cap);
+        assert_true(slot < (int32_t)r->window.cap);
         if (slot >= 0)
-            memcpy(r->window + ((size_t)layer * r->cap + (uint32_t)slot) * q_len, query_at(r, layer, pos),
+            memcpy(r->window.q + ((size_t)layer * r->window.cap + (uint32_t)slot) * q_len, query_at(r, layer, pos),
                    q_len * sizeof(float));
     }
 }
@@ -315,26 +320,22 @@ static void print_event(rig *r, FILE *trace, uint32_t seq, uint32_t layer, int h
 
 static void compress(rig *r, FILE *trace, uint32_t seq) {
     const rig_case *c = r->c;
-    static uint32_t keep[MAX_LANES * MAX_TOKENS];
     for (uint32_t layer = 0; layer < RIG_LAYERS; layer++) {
         pith_lane *lanes = &r->lanes[layer * c->n_kv_heads];
         pith_event event = {
             .backend = &r->backend.base,
-            .pages = &r->pages,
-            .lanes = lanes,
-            .window = r->window + (size_t)layer * r->cap * c->n_heads * c->head_dim,
+            .group = {.pages = &r->pages, .lanes = lanes, .window = &r->window, .layer = layer, .n_layers = 1},
             .protect = r->protect,
             .n_protect = r->n_protect,
-            .layer = layer,
-            .keep = keep,
         };
         r->spec.policy->select(&r->spec.params, &r->state, &event);
-        assert_true(event.n_sets == 1 || event.n_sets == c->n_kv_heads);
-        const bool shared = event.n_sets == 1; // one set serves the layer, one line tells it
+        const pith_scores *s = &event.scores;
+        assert_true(s->n_sets == 1 || s->n_sets == c->n_kv_heads);
+        const bool shared = s->n_sets == 1; // one set serves the layer, one line tells it
         for (uint32_t g = 0; g < c->n_kv_heads; g++) {
             const uint32_t before = lanes[g].n_rows;
-            compact(r, &lanes[g], event.scores.rows + (size_t)g * event.scores.n, event.scores.n,
-                    keep + (size_t)(shared ? 0 : g) * event.n_keep, event.n_keep);
+            compact(r, &lanes[g], s->rows + (size_t)g * s->n, s->n, s->keep + (size_t)(shared ? 0 : g) * s->n_keep,
+                    s->n_keep);
             if (!shared || g == 0) print_event(r, trace, seq, layer, shared ? -1 : (int)g, before, &lanes[g]);
         }
     }

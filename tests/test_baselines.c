@@ -28,12 +28,17 @@ typedef struct counter {
     uint32_t n; // candidates, told beforehand
 } counter;
 
-static void op_candidates(pith_backend *b, const pith_pages *pages, const pith_lane *lanes, const pith_span *protect,
-                          uint32_t n_protect, uint32_t n_tail, pith_scores *out) {
-    (void)pages, (void)lanes, (void)protect, (void)n_protect, (void)n_tail;
+static void op_candidates(pith_backend *b, const pith_group *group, const pith_span *protect, uint32_t n_protect,
+                          uint32_t n_tail, pith_scores *out) {
+    (void)group, (void)protect, (void)n_protect, (void)n_tail;
     *out = (pith_scores){.n = ((counter *)(void *)b)->n};
 }
-static const pith_ops only_candidates = {.candidates = op_candidates}; // anything else is a call of NULL
+static void op_choose(pith_backend *b, pith_scores *s, uint32_t n_sets, uint32_t n_keep, const uint32_t *keep) {
+    (void)b;
+    s->n_sets = n_sets, s->n_keep = n_keep;
+    s->keep = (uint32_t *)(uintptr_t)keep; // the policy's own memory: looked at before it selects again
+}
+static const pith_ops no_scores = {.candidates = op_candidates, .choose = op_choose}; // anything else is a call of NULL
 
 typedef struct selection {
     uint32_t n_sets, n_keep;
@@ -47,12 +52,14 @@ static selection chosen = {.keep = chosen_keep};
 static void select_once(const pith_spec *spec, const pith_policy_state *state, uint32_t n, uint32_t layer,
                         uint64_t draw, selection *out) {
     assert_in_range(n, 1, MOST);
-    counter c = {.base.ops = &only_candidates, .n = n};
+    counter c = {.base.ops = &no_scores, .n = n};
     const pith_pages pages = {.geo = {.n_layers = 4, .n_heads = 6, .n_kv_heads = HEADS, .head_dim = 8, .elt_bytes = 2}};
-    pith_event event = {.backend = &c.base, .pages = &pages, .layer = layer, .draw = draw, .keep = out->keep};
+    pith_event event = {
+        .backend = &c.base, .group = {.pages = &pages, .layer = layer, .n_layers = 1}, .draw = draw, .keep = out->keep};
     spec->policy->select(&spec->params, state, &event);
-    assert_true(event.n_keep <= n);
-    out->n_sets = event.n_sets, out->n_keep = event.n_keep;
+    assert_true(event.scores.n_keep <= n);
+    assert_ptr_equal(event.scores.keep, out->keep);
+    out->n_sets = event.scores.n_sets, out->n_keep = event.scores.n_keep;
 }
 
 // ----------------------------------------------------------------------------------------------------- which rows

@@ -29,12 +29,43 @@ static void copy(pith_backend *b, const pith_pages *p, pith_page_id dst, pith_pa
     (void)b;
     memcpy(pith_page_at(p, dst), pith_page_at(p, src), p->page_bytes);
 }
-static void compact(pith_backend *b, const pith_pages *p, const pith_lane *lane, uint32_t first, const uint32_t *rows,
-                    uint32_t n) {
+static void compact(pith_backend *b, const pith_group *group, const pith_scores *s) {
     (void)b;
-    pith_compact_rows(p, lane, first, rows, n);
+    static uint32_t scratch[1 << 12];
+    for (uint32_t h = 0; h < 2; h++)
+        pith_compact_lane(group->pages, &group->lanes[h], s->rows + (size_t)h * s->n, s->n,
+                          s->keep + (s->n_sets == 1 ? 0 : (size_t)h * s->n_keep), s->n_keep, scratch);
 }
-static const pith_ops ops = {.pool_create = create, .pool_destroy = destroy, .page_copy = copy, .compact = compact};
+
+// The copy of the page lists that a device would have: (lanes, cap_pages).
+struct pith_table {
+    uint32_t cap_pages;
+    pith_page_id ids[];
+};
+static pith_status table_create(pith_backend *b, const pith_geometry *g, uint32_t cap_pages, pith_table **out,
+                                pith_error *err) {
+    (void)b, (void)err;
+    *out = calloc(1, sizeof **out + (size_t)pith_n_lanes(g) * cap_pages * sizeof(pith_page_id));
+    assert_non_null(*out);
+    (*out)->cap_pages = cap_pages;
+    return PITH_OK;
+}
+static void table_destroy(pith_backend *b, pith_table *table) {
+    (void)b;
+    free(table);
+}
+static void table_set(pith_table *table, uint32_t lane, uint32_t at, pith_page_id id) {
+    assert_true(lane < pith_n_lanes(&geo) && at < table->cap_pages);
+    table->ids[lane * table->cap_pages + at] = id;
+}
+
+static const pith_ops ops = {.pool_create = create,
+                             .pool_destroy = destroy,
+                             .page_copy = copy,
+                             .compact = compact,
+                             .table_create = table_create,
+                             .table_destroy = table_destroy,
+                             .table_set = table_set};
 static pith_backend backend = {&ops};
 
 static uint64_t draws;
@@ -55,7 +86,8 @@ typedef struct timeline {
 static void write_row(const pith_page_pool *pool, const pith_lane *lane, uint32_t row, int32_t pos, uint32_t tag) {
     pith_page_id id = lane->pages[row / 64];
     *pith_lane_pos(&pool->pages, lane, row) = pos;
-    uint16_t *k = (uint16_t *)(void *)pith_page_at(&pool->pages, id), *v = (uint16_t *)(void *)pith_page_v(&pool->pages, id);
+    uint16_t *k = (uint16_t *)(void *)pith_page_at(&pool->pages, id),
+             *v = (uint16_t *)(void *)pith_page_v(&pool->pages, id);
     for (uint32_t i = 0; i < geo.head_dim; i++) {
         k[pith_k_index(&geo, row % 64, i)] = (uint16_t)(pos * 31 + (int32_t)(tag * 7 + i));
         v[pith_v_index(&geo, row % 64, i)] = (uint16_t)(pos * 17 + (int32_t)(tag * 5 + i));
@@ -66,6 +98,8 @@ static void check(const timeline *t) {
     for (uint32_t l = 0; l < LANES; l++) {
         const pith_lane *lane = &t->kv.lanes[l];
         assert_int_equal(lane->n_rows, t->n_rows[l]);
+        assert_memory_equal(&t->kv.table->ids[l * t->kv.cap_pages], lane->pages,
+                            pith_pages_for(lane->n_rows) * sizeof *lane->pages);
         for (uint32_t row = 0; row < lane->n_rows; row++) {
             const pith_pages *pages = &t->kv.pool->pages;
             const int32_t pos = t->pos[l][row];
@@ -93,11 +127,12 @@ static void grow(timeline *t, uint32_t n) {
 
 // Rows [stable, end - tail) of both lanes of a layer are candidates; a random subset stays.
 static void squeeze(timeline *t, uint32_t layer, bool one_set) {
-    static uint32_t candidates[2 * MAX_ROWS], keep[2 * MAX_ROWS], scratch[MAX_ROWS];
+    static uint32_t candidates[2 * MAX_ROWS], keep[2 * MAX_ROWS];
     const uint32_t n_rows = t->n_rows[2 * layer], tail = below(10);
     if (n_rows <= t->stable + tail || t->n_rows[2 * layer + 1] != n_rows) return;
     const uint32_t n = n_rows - t->stable - tail, n_keep = below(n + 1);
-    pith_scores scores = {.n = n, .rows = candidates};
+    const pith_scores scores = {
+        .n_layers = 1, .n = n, .n_sets = one_set ? 1 : 2, .n_keep = n_keep, .rows = candidates, .keep = keep};
     for (uint32_t h = 0; h < 2; h++)
         for (uint32_t i = 0; i < n; i++) candidates[h * n + i] = t->stable + i;
     for (uint32_t set = 0; set < (one_set ? 1u : 2u); set++) {
@@ -106,7 +141,7 @@ static void squeeze(timeline *t, uint32_t layer, bool one_set) {
             if (below(n - i) < n_keep - chosen) keep[set * n_keep + chosen++] = i;
         assert_int_equal(chosen, n_keep);
     }
-    pith_kv_compact(&t->kv, layer, &scores, one_set ? 1 : 2, n_keep, keep, scratch);
+    pith_kv_compact(&t->kv, layer, t->stable, &scores);
     for (uint32_t h = 0; h < 2; h++) {
         int32_t *pos = t->pos[2 * layer + h];
         const uint32_t *set = keep + (one_set ? 0 : h * n_keep);
@@ -213,10 +248,10 @@ static void memory_comes_back(void **state) {
     assert_int_equal(pith_kv_reserve(&t.kv, 640, 64, NULL), PITH_OK);
     grow(&t, 640);
     assert_int_equal(pool.n_free, 0);
-    static uint32_t candidates[2 * 576], scratch[MAX_ROWS];
+    static uint32_t candidates[2 * 576];
     for (uint32_t i = 0; i < 576; i++) candidates[i] = candidates[576 + i] = 64 + i;
-    pith_scores scores = {.n = 576, .rows = candidates};
-    for (uint32_t layer = 0; layer < 2; layer++) pith_kv_compact(&t.kv, layer, &scores, 1, 0, candidates, scratch);
+    const pith_scores scores = {.n_layers = 1, .n = 576, .n_sets = 1, .rows = candidates, .keep = candidates};
+    for (uint32_t layer = 0; layer < 2; layer++) pith_kv_compact(&t.kv, layer, 64, &scores);
     assert_int_equal(pool.n_free, 36); // the prompt's page of each lane stays
     assert_int_equal(t.kv.n_held, 4);
     pith_kv_free(&t.kv);

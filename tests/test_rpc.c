@@ -25,7 +25,7 @@ typedef struct recorder {
     pith_backend base;
     uint32_t n_candidates; // told beforehand
     uint32_t n_tail, n_protect, slots[MAX_SLOTS], n_slots, width, k;
-    const float *window;
+    const pith_window *window;
     pith_arith mass_arith, aggregate_arith, pool_arith;
     pith_aggregate aggregate;
     pith_pool pool;
@@ -40,24 +40,23 @@ static recorder *recorder_of(pith_backend *b, char call) {
     return r;
 }
 
-static void op_candidates(pith_backend *b, const pith_pages *pages, const pith_lane *lanes, const pith_span *protect,
-                          uint32_t n_protect, uint32_t n_tail, pith_scores *out) {
-    (void)pages, (void)lanes, (void)protect;
+static void op_candidates(pith_backend *b, const pith_group *group, const pith_span *protect, uint32_t n_protect,
+                          uint32_t n_tail, pith_scores *out) {
+    (void)group, (void)protect;
     recorder *r = recorder_of(b, 'c');
     r->n_tail = n_tail;
     r->n_protect = n_protect;
     *out = (pith_scores){.n = r->n_candidates};
 }
-static void op_mass(pith_backend *b, const pith_pages *pages, const pith_lane *lanes, const float *q,
-                    const uint32_t *slots, uint32_t n_slots, pith_arith arith, pith_scores *s) {
-    (void)lanes;
+static void op_mass(pith_backend *b, const pith_group *group, const uint32_t *slots, uint32_t n_slots, pith_arith arith,
+                    pith_scores *s) {
     recorder *r = recorder_of(b, 'm');
     assert_true(n_slots <= MAX_SLOTS);
     memcpy(r->slots, slots, n_slots * sizeof *slots);
     r->n_slots = n_slots;
-    r->window = q;
+    r->window = group->window;
     r->mass_arith = arith;
-    s->n_sets = pages->geo.n_heads;
+    s->n_sets = group->pages->geo.n_heads;
 }
 static void op_aggregate(pith_backend *b, const pith_geometry *geo, pith_aggregate aggregate, pith_arith arith,
                          pith_scores *s) {
@@ -73,11 +72,10 @@ static void op_pool(pith_backend *b, pith_pool pool, uint32_t width, pith_arith 
     r->width = width;
     r->pool_arith = arith;
 }
-static void op_top(pith_backend *b, const pith_scores *s, uint32_t k, uint32_t *keep) {
-    (void)keep;
+static void op_top(pith_backend *b, pith_scores *s, uint32_t k) {
     recorder *r = recorder_of(b, 't');
     assert_true(k <= s->n);
-    r->k = k;
+    r->k = s->n_keep = k;
 }
 
 static const pith_ops recording_ops = {
@@ -87,17 +85,20 @@ static const pith_ops recording_ops = {
 static const recorder *select_once(const pith_spec *spec, const pith_policy_state *state, uint32_t n,
                                    uint32_t *n_sets) {
     static recorder r;
-    static float window[1];
+    static const pith_window window;
     r = (recorder){.base.ops = &recording_ops, .n_candidates = n};
     const pith_pages pages = {.geo = {.n_layers = 1, .n_heads = 6, .n_kv_heads = 3, .head_dim = 8, .elt_bytes = 2}};
     const pith_span protect[2] = {{0, 3}, {9, 12}};
-    pith_event event = {.backend = &r.base, .pages = &pages, .window = window, .protect = protect, .n_protect = 2};
+    pith_event event = {.backend = &r.base,
+                        .group = {.pages = &pages, .window = &window, .n_layers = 1},
+                        .protect = protect,
+                        .n_protect = 2};
     spec->policy->select(&spec->params, state, &event);
     assert_string_equal(r.order, "cmapt");
-    assert_ptr_equal(r.window, window);
+    assert_ptr_equal(r.window, &window);
     assert_int_equal(r.n_protect, 2);
-    assert_int_equal(r.k, event.n_keep);
-    *n_sets = event.n_sets;
+    assert_int_equal(r.k, event.scores.n_keep);
+    *n_sets = event.scores.n_sets;
     return &r;
 }
 

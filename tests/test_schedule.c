@@ -28,17 +28,17 @@ typedef struct counter {
     uint32_t n_scored; // calls that need scores
 } counter;
 
-static void op_candidates(pith_backend *b, const pith_pages *pages, const pith_lane *lanes, const pith_span *protect,
-                          uint32_t n_protect, uint32_t n_tail, pith_scores *out) {
-    (void)pages, (void)lanes, (void)protect;
+static void op_candidates(pith_backend *b, const pith_group *group, const pith_span *protect, uint32_t n_protect,
+                          uint32_t n_tail, pith_scores *out) {
+    (void)group, (void)protect;
     counter *c = (counter *)(void *)b;
     c->n_tail = n_tail;
     c->n_protect = n_protect;
     *out = (pith_scores){.n = c->n};
 }
-static void op_mass(pith_backend *b, const pith_pages *pages, const pith_lane *lanes, const float *q,
-                    const uint32_t *slots, uint32_t n_slots, pith_arith arith, pith_scores *s) {
-    (void)pages, (void)lanes, (void)q, (void)slots, (void)n_slots, (void)arith, (void)s;
+static void op_mass(pith_backend *b, const pith_group *group, const uint32_t *slots, uint32_t n_slots, pith_arith arith,
+                    pith_scores *s) {
+    (void)group, (void)slots, (void)n_slots, (void)arith, (void)s;
     ((counter *)(void *)b)->n_scored++;
 }
 static void op_aggregate(pith_backend *b, const pith_geometry *geo, pith_aggregate how, pith_arith arith,
@@ -51,12 +51,20 @@ static void op_pool(pith_backend *b, pith_pool pool, uint32_t width, pith_arith 
     (void)pool, (void)width, (void)arith, (void)s;
     ((counter *)(void *)b)->n_scored++;
 }
-static void op_top(pith_backend *b, const pith_scores *s, uint32_t k, uint32_t *keep) {
-    (void)s, (void)k, (void)keep;
+static void op_top(pith_backend *b, pith_scores *s, uint32_t k) {
+    s->n_keep = k;
     ((counter *)(void *)b)->n_scored++;
 }
-static const pith_ops counting_ops = {
-    .candidates = op_candidates, .mass = op_mass, .aggregate = op_aggregate, .pool = op_pool, .top = op_top};
+static void op_choose(pith_backend *b, pith_scores *s, uint32_t n_sets, uint32_t n_keep, const uint32_t *keep) {
+    (void)b, (void)keep;
+    s->n_sets = n_sets, s->n_keep = n_keep;
+}
+static const pith_ops counting_ops = {.candidates = op_candidates,
+                                      .mass = op_mass,
+                                      .aggregate = op_aggregate,
+                                      .pool = op_pool,
+                                      .top = op_top,
+                                      .choose = op_choose};
 
 // The number of survivors that the policy names among n candidates.
 static uint32_t select_once(const pith_spec *spec, const pith_policy_state *state, uint32_t n, counter *c) {
@@ -65,11 +73,15 @@ static uint32_t select_once(const pith_spec *spec, const pith_policy_state *stat
     *c = (counter){.base.ops = &counting_ops, .n = n};
     const pith_pages pages = {.geo = {.n_layers = 1, .n_heads = 6, .n_kv_heads = HEADS, .head_dim = 8, .elt_bytes = 2}};
     const pith_span protect[2] = {{0, 3}, {9, 12}};
-    pith_event event = {.backend = &c->base, .pages = &pages, .protect = protect, .n_protect = 2, .keep = keep};
+    pith_event event = {.backend = &c->base,
+                        .group = {.pages = &pages, .n_layers = 1},
+                        .protect = protect,
+                        .n_protect = 2,
+                        .keep = keep};
     spec->policy->select(&spec->params, state, &event);
     assert_int_equal(c->n_protect, 2);
-    assert_true(event.n_keep <= n);
-    return event.n_keep;
+    assert_true(event.scores.n_keep <= n);
+    return event.scores.n_keep;
 }
 
 // -------------------------------------------------------------------------- a cache that is only a number of rows

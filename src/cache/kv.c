@@ -10,9 +10,12 @@ pith_status pith_kv_init(pith_kv *kv, pith_page_pool *pool, const pith_allocator
     if (kv->cap_pages > pool->n_pages) kv->cap_pages = pool->n_pages;
     kv->lanes = pith_new(alloc, kv->n_lanes, sizeof *kv->lanes);
     kv->ids = pith_new(alloc, (size_t)kv->n_lanes * kv->cap_pages, sizeof *kv->ids);
-    if (!kv->lanes || !kv->ids) {
+    pith_status status = !kv->lanes || !kv->ids
+                             ? pith_fail(err, PITH_E_MEMORY, "no memory for the page lists of a sequence")
+                             : pool->backend->ops->table_create(pool->backend, geo, kv->cap_pages, &kv->table, err);
+    if (status != PITH_OK) {
         pith_kv_free(kv);
-        return pith_fail(err, PITH_E_MEMORY, "no memory for the page lists of a sequence");
+        return status;
     }
     for (uint32_t i = 0; i < kv->n_lanes; i++)
         kv->lanes[i] = (pith_lane){.pages = kv->ids + (size_t)i * kv->cap_pages, .cap_pages = kv->cap_pages};
@@ -20,6 +23,12 @@ pith_status pith_kv_init(pith_kv *kv, pith_page_pool *pool, const pith_allocator
 }
 
 // ------------------------------------------------------------------------------------------ one lane's pages
+
+// The only writer of page lists: the backend's table follows.
+static void put_page(pith_kv *kv, pith_lane *lane, uint32_t at, pith_page_id id) {
+    lane->pages[at] = id;
+    kv->pool->backend->ops->table_set(kv->table, (uint32_t)(lane - kv->lanes), at, id);
+}
 
 // Every page taken lowers promise and allowance alike, every page given back raises both: what a compaction frees, the
 // sequence may need again before its turn ends.
@@ -49,13 +58,14 @@ static void make_own(pith_kv *kv, pith_lane *lane, uint32_t page) {
     if (!pith_pool_shared(kv->pool, old)) return;
     pith_page_id own = take(kv);
     kv->pool->backend->ops->page_copy(kv->pool->backend, &kv->pool->pages, own, old);
-    lane->pages[page] = own;
+    put_page(kv, lane, page, own);
     give_back(kv, old);
 }
 
 void pith_kv_free(pith_kv *kv) {
     if (!kv->pool) return;
     if (kv->lanes) pith_kv_truncate(kv, 0);
+    kv->pool->backend->ops->table_destroy(kv->pool->backend, kv->table);
     pith_pool_release(kv->pool, kv->allowance);
     pith_delete(kv->alloc, kv->ids, (size_t)kv->n_lanes * kv->cap_pages, sizeof *kv->ids);
     pith_delete(kv->alloc, kv->lanes, kv->n_lanes, sizeof *kv->lanes);
@@ -120,7 +130,8 @@ pith_status pith_kv_fork(pith_kv *dst, pith_kv *src, uint32_t peak, uint32_t sta
         const pith_lane *from = &src->lanes[i];
         dst->lanes[i].n_rows = from->n_rows;
         for (uint32_t p = 0; p < pith_pages_for(from->n_rows); p++) {
-            pith_pool_own(src->pool, dst->lanes[i].pages[p] = from->pages[p]);
+            pith_pool_own(src->pool, from->pages[p]);
+            put_page(dst, &dst->lanes[i], p, from->pages[p]);
             dst->n_held++;
         }
     }
@@ -134,7 +145,7 @@ void pith_kv_grow(pith_kv *kv, uint32_t n) {
         pith_lane *lane = &kv->lanes[i];
         uint32_t have = pith_pages_for(lane->n_rows), need = pith_pages_for(lane->n_rows + n);
         if (lane->n_rows % PITH_PAGE_ROWS != 0) make_own(kv, lane, have - 1);
-        while (have < need) lane->pages[have++] = take(kv);
+        for (; have < need; have++) put_page(kv, lane, have, take(kv));
         lane->n_rows += n;
     }
 }
@@ -144,6 +155,15 @@ void pith_kv_truncate(pith_kv *kv, uint32_t n_rows) {
         if (kv->lanes[i].n_rows > n_rows) shrink(kv, &kv->lanes[i], n_rows);
 }
 
+pith_group pith_kv_group(const pith_kv *kv, uint32_t layer, uint32_t n_layers, const pith_window *window) {
+    return (pith_group){.pages = &kv->pool->pages,
+                        .lanes = &kv->lanes[pith_lane_index(&kv->pool->pages.geo, layer, 0)],
+                        .table = kv->table,
+                        .window = window,
+                        .layer = layer,
+                        .n_layers = n_layers};
+}
+
 uint32_t pith_kv_rows(const pith_kv *kv) {
     uint32_t most = 0;
     for (uint32_t i = 0; i < kv->n_lanes; i++)
@@ -151,38 +171,18 @@ uint32_t pith_kv_rows(const pith_kv *kv) {
     return most;
 }
 
-// The rows of a lane that stay, from the first candidate on, ascending; returns their number.
-static uint32_t survivors(uint32_t n_rows, const uint32_t *candidates, uint32_t n, const uint32_t *keep,
-                          uint32_t n_keep, uint32_t *rows) {
-    uint32_t n_stay = 0, c = 0, k = 0;
-    for (uint32_t row = candidates[0]; row < n_rows; row++) {
-        bool stays = true;
-        if (c < n && candidates[c] == row) {
-            stays = k < n_keep && keep[k] == c;
-            k += stays;
-            c++;
-        }
-        if (stays) rows[n_stay++] = row;
-    }
-    return n_stay;
-}
-
-void pith_kv_compact(pith_kv *kv, uint32_t layer, const pith_scores *scores, uint32_t n_sets, uint32_t n_keep,
-                     const uint32_t *keep, uint32_t *scratch) {
+// Which rows move, only the backend knows: none in front of row `stable`. So every page from there on is made this
+// sequence's own, where another layout of survivors would have spared some a copy.
+void pith_kv_compact(pith_kv *kv, uint32_t layer, uint32_t stable, const pith_scores *scores) {
     if (scores->n == 0) return;
     pith_page_pool *pool = kv->pool;
-    const uint32_t n_heads = pool->pages.geo.n_kv_heads;
-    for (uint32_t h = 0; h < n_heads; h++) {
-        pith_lane *lane = &kv->lanes[pith_lane_index(&pool->pages.geo, layer, h)];
-        const uint32_t *candidates = scores->rows + (size_t)h * scores->n;
-        const uint32_t *set = keep + (n_sets == 1 ? 0 : (size_t)h * n_keep);
-        uint32_t n = survivors(lane->n_rows, candidates, scores->n, set, n_keep, scratch);
-        uint32_t first = candidates[0], skip = 0;
-        while (skip < n && scratch[skip] == first + skip) skip++; // in place already
-        first += skip;
-        if (n > skip)
-            for (uint32_t p = first / PITH_PAGE_ROWS; p < pith_pages_for(first + n - skip); p++) make_own(kv, lane, p);
-        pool->backend->ops->compact(pool->backend, &pool->pages, lane, first, scratch + skip, n - skip);
-        shrink(kv, lane, first + n - skip);
-    }
+    const uint32_t n_gone = scores->n - scores->n_keep;
+    pith_lane *lanes = &kv->lanes[pith_lane_index(&pool->pages.geo, layer, 0)];
+    const uint32_t n_lanes = scores->n_layers * pool->pages.geo.n_kv_heads;
+    for (uint32_t i = 0; i < n_lanes; i++)
+        for (uint32_t p = stable / PITH_PAGE_ROWS; p < pith_pages_for(lanes[i].n_rows - n_gone); p++)
+            make_own(kv, &lanes[i], p);
+    const pith_group group = pith_kv_group(kv, layer, scores->n_layers, NULL);
+    pool->backend->ops->compact(pool->backend, &group, scores);
+    for (uint32_t i = 0; i < n_lanes; i++) shrink(kv, &lanes[i], lanes[i].n_rows - n_gone);
 }

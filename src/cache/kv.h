@@ -15,6 +15,7 @@ typedef struct pith_kv {
     const pith_allocator *alloc;
     pith_lane *lanes;  // (n_layers, G)
     pith_page_id *ids; // (n_layers, G, cap_pages): memory of the lanes' page lists
+    pith_table *table; // the backend's copy of them
     uint32_t n_lanes;
     uint32_t cap_pages; // per lane
     uint32_t allowance; // pages that may still be taken
@@ -42,11 +43,12 @@ void pith_kv_truncate(pith_kv *, uint32_t n_rows);
 // `peak` rows with pages of their own behind row `stable`. PITH_E_MEMORY as in reserve; then nothing has changed.
 pith_status pith_kv_fork(pith_kv *dst, pith_kv *src, uint32_t peak, uint32_t stable, pith_error *);
 
-// Keeps, of each lane of `layer`, the rows that are no candidates and the chosen candidates: keep (n_sets, n_keep)
-// holds ascending indices into the lane's part of scores->rows, one set for all lanes or one for each. Pages that are
-// free then are in the pool when this returns. scratch: as many entries as the longest lane has rows.
-void pith_kv_compact(pith_kv *, uint32_t layer, const pith_scores *scores, uint32_t n_sets, uint32_t n_keep,
-                     const uint32_t *keep, uint32_t *scratch);
+// Layers [layer, layer + n_layers), as operations around a compression want them.
+pith_group pith_kv_group(const pith_kv *, uint32_t layer, uint32_t n_layers, const pith_window *);
+
+// Keeps, of each lane of the group that begins at `layer`, the rows that are no candidates and the surviving ones; no
+// candidate lies in front of row `stable`. Pages that are free then are in the pool when this returns.
+void pith_kv_compact(pith_kv *, uint32_t layer, uint32_t stable, const pith_scores *);
 
 uint32_t pith_kv_rows(const pith_kv *); // of the longest lane
 static inline uint64_t pith_kv_bytes(const pith_kv *kv) { return (uint64_t)kv->n_held * kv->pool->pages.page_bytes; }

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/machine.h"
 #include "base/mem.h"
 #include "cpu/cpu.h"
 #include "cpu/sample.h"
@@ -62,11 +63,69 @@ static void page_copy(pith_backend *backend, const pith_pages *pages, pith_page_
     memcpy(pith_page_at(pages, dst), pith_page_at(pages, src), pages->page_bytes);
 }
 
-// ------------------------------------------------------------------------------------------------- sampling
+// Kernels read the lanes' own lists.
+static pith_status table_create(pith_backend *backend, const pith_geometry *geo, uint32_t cap_pages, pith_table **out,
+                                pith_error *err) {
+    (void)backend, (void)geo, (void)cap_pages, (void)err;
+    *out = NULL;
+    return PITH_OK;
+}
+static void table_destroy(pith_backend *backend, pith_table *table) { (void)backend, (void)table; }
+static void table_set(pith_table *table, uint32_t lane, uint32_t at, pith_page_id id) {
+    (void)table, (void)lane, (void)at, (void)id;
+}
 
-static pith_status sample_reserve(pith_backend *backend, uint32_t n, pith_error *err) {
+static size_t window_floats(const pith_geometry *geo, uint32_t cap) {
+    return (size_t)geo->n_layers * cap * geo->n_heads * geo->head_dim;
+}
+
+static pith_status window_create(pith_backend *backend, const pith_geometry *geo, uint32_t cap, pith_window *out,
+                                 pith_error *err) {
+    *out = (pith_window){.q = pith_new(((pith_cpu *)backend)->alloc, window_floats(geo, cap), sizeof(float))};
+    if (!out->q) return pith_fail(err, PITH_E_MEMORY, "no memory for the queries of a sequence");
+    out->cap = cap;
+    return PITH_OK;
+}
+
+static void window_destroy(pith_backend *backend, const pith_geometry *geo, pith_window *w) {
+    pith_delete(((pith_cpu *)backend)->alloc, w->q, window_floats(geo, w->cap), sizeof(float));
+    *w = (pith_window){0};
+}
+
+static void window_copy(pith_backend *backend, const pith_geometry *geo, const pith_window *dst,
+                        const pith_window *src) {
+    (void)backend;
+    memcpy(dst->q, src->q, window_floats(geo, src->cap) * sizeof(float));
+}
+
+static uint64_t spare_bytes(const pith_backend *backend) {
+    (void)backend;
+    return pith_available_bytes() / 2;
+}
+
+static pith_status check(const pith_backend *backend, pith_error *err) {
+    (void)backend, (void)err;
+    return PITH_OK; // a CPU that fails takes the process along
+}
+
+// -------------------------------------------------------------------------------------------- logits and sampling
+
+static pith_status logits_create(pith_backend *backend, uint32_t n, uint32_t n_vocab, float **out, pith_error *err) {
+    *out = pith_new(((pith_cpu *)backend)->alloc, (size_t)n * n_vocab, sizeof(float));
+    return *out ? PITH_OK : pith_fail(err, PITH_E_MEMORY, "no memory for the logits of %u sequences", n);
+}
+static void logits_destroy(pith_backend *backend, float *logits, uint32_t n, uint32_t n_vocab) {
+    pith_delete(((pith_cpu *)backend)->alloc, logits, (size_t)n * n_vocab, sizeof(float));
+}
+static const float *logits_read(pith_backend *backend, const float *row, uint32_t n_vocab) {
+    (void)backend, (void)n_vocab;
+    return row;
+}
+
+static pith_status sample_reserve(pith_backend *backend, uint32_t n, uint32_t n_vocab, pith_error *err) {
+    (void)n; // one after another
     pith_cpu *cpu = (pith_cpu *)backend;
-    size_t bytes = pith_sample_scratch(n);
+    size_t bytes = pith_sample_scratch(n_vocab);
     if (bytes <= cpu->sample_bytes) return PITH_OK;
     void *memory = pith_new(cpu->alloc, bytes, 1);
     if (!memory) return pith_fail(err, PITH_E_MEMORY, "no memory for the sampler");
@@ -75,9 +134,11 @@ static pith_status sample_reserve(pith_backend *backend, uint32_t n, pith_error 
     return PITH_OK;
 }
 
-static int32_t sample(pith_backend *backend, const float *logits, uint32_t n, const pith_draw *draw) {
+static void sample(pith_backend *backend, const float *const *rows, const pith_draw *draws, uint32_t n,
+                   uint32_t n_vocab, int32_t *ids) {
     pith_cpu *cpu = (pith_cpu *)backend;
-    return pith_sample(cpu->kernels, logits, n, draw, cpu->sample_memory);
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = pith_sample(cpu->kernels, rows[i], n_vocab, &draws[i], cpu->sample_memory);
 }
 
 // ---------------------------------------------------------------------------------------------- create, free
@@ -148,13 +209,24 @@ pith_status pith_cpu_create(const pith_geometry *geo, const pith_cpu_params *par
     pith_cpu *cpu = pith_new(params->alloc, 1, sizeof *cpu);
     if (!cpu) return pith_fail(err, PITH_E_MEMORY, "no memory for the backend");
     cpu->base.ops = &cpu->ops;
-    cpu->alloc = params->alloc, cpu->geo = *geo;
+    cpu->alloc = params->alloc, cpu->geo = *geo, cpu->max_rows = params->max_rows;
     cpu->ops = (pith_ops){.name = "cpu",
                           .free = destroy,
                           .isa = isa,
+                          .spare_bytes = spare_bytes,
+                          .check = check,
                           .pool_create = pool_create,
                           .pool_destroy = pool_destroy,
                           .page_copy = page_copy,
+                          .table_create = table_create,
+                          .table_destroy = table_destroy,
+                          .table_set = table_set,
+                          .window_create = window_create,
+                          .window_destroy = window_destroy,
+                          .window_copy = window_copy,
+                          .logits_create = logits_create,
+                          .logits_destroy = logits_destroy,
+                          .logits_read = logits_read,
                           .sample_reserve = sample_reserve,
                           .sample = sample};
     pith_cpu_table_plan(&cpu->ops);

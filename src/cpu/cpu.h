@@ -65,11 +65,14 @@ typedef struct pith_cpu {
     atomic_uint job_next;
 
     // events_reserve
+    uint32_t max_rows; // of a lane
     uint32_t event_n, event_slots;
     uint8_t *event_memory;
     size_t event_bytes;
     uint32_t *event_rows;  // (G, event_n)
     float *event_score;    // (H, event_n)
+    uint32_t *event_keep;  // (G, event_n)
+    uint32_t *event_moves; // (max_rows)
     float *event_work;     // (threads, event_work_floats)
     size_t event_work_floats;
     uint32_t *event_u32;   // (threads, event_n)

@@ -84,7 +84,12 @@ void pith_attend_finish(uint32_t n_q, uint32_t d, pith_partial a, float *out, si
 void pith_append_row(const pith_cpu_kernels *, const pith_pages *, const pith_lane *, uint32_t row, const float *k,
                      const float *v, int32_t pos);
 
-// In-place move of rows, see ops.h compact. All pages that a row moves to are exclusively owned.
+// Moves row rows[i] of the lane to row first + i, i < n, in place. rows ascending, rows[i] >= first + i. All pages that
+// a row moves to are exclusively owned.
 void pith_compact_rows(const pith_pages *, const pith_lane *, uint32_t first, const uint32_t *rows, uint32_t n);
+// ops.h compact for one lane: of the n >= 1 candidates, rows in ascending order, those with the ascending indices keep
+// (n_keep) survive. scratch: (n_rows).
+void pith_compact_lane(const pith_pages *, const pith_lane *, const uint32_t *candidates, uint32_t n,
+                       const uint32_t *keep, uint32_t n_keep, uint32_t *scratch);
 
 #endif

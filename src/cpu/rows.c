@@ -1,4 +1,5 @@
 // Rows of a lane: written when a token is appended, moved when the lane is compacted.
+#include <stdbool.h>
 #include <string.h>
 
 #include "cpu/kernels.h"
@@ -64,4 +65,19 @@ void pith_compact_rows(const pith_pages *pages, const pith_lane *lane, uint32_t 
             from[run++] = (uint8_t)(rows[i] % PITH_PAGE_ROWS);
         move_rows(pages, lane->pages[dst], to % PITH_PAGE_ROWS, lane->pages[src], from, run);
     }
+}
+
+void pith_compact_lane(const pith_pages *pages, const pith_lane *lane, const uint32_t *candidates, uint32_t n,
+                       const uint32_t *keep, uint32_t n_keep, uint32_t *scratch) {
+    uint32_t n_stay = 0, c = 0, k = 0;
+    for (uint32_t row = candidates[0]; row < lane->n_rows; row++) {
+        bool stays = true;
+        if (c < n && candidates[c] == row) {
+            stays = k < n_keep && keep[k] == c;
+            k += stays;
+            c++;
+        }
+        if (stays) scratch[n_stay++] = row;
+    }
+    pith_compact_rows(pages, lane, candidates[0], scratch, n_stay);
 }

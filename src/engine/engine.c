@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/machine.h"
 #include "base/mem.h"
 #include "cpu/backend.h"
 #include "cpu/threads.h"
@@ -13,14 +12,21 @@ enum { DEFAULT_CHUNK = 256, MAX_CHUNK = 4096, MAX_SEQUENCES = 1024 };
 
 void pith_engine_params_init(pith_engine_params *params) { *params = (pith_engine_params){.max_sequences = 1}; }
 
-// Pages of the pool: what the caller asks for, else full contexts for all sequences within half of the memory that is
-// available.
-static uint32_t pool_pages(const pith_engine_params *params, const pith_geometry *geo, uint32_t n_ctx) {
-    const uint64_t bytes = params->kv_budget_bytes ? params->kv_budget_bytes : pith_available_bytes() / 2;
+// Pages of the pool: what the caller asks for, else full contexts for all sequences within what the backend can spare.
+static uint32_t pool_pages(const pith_engine_params *params, const pith_backend *backend, const pith_geometry *geo,
+                           uint32_t n_ctx) {
+    const uint64_t bytes = params->kv_budget_bytes ? params->kv_budget_bytes : backend->ops->spare_bytes(backend);
     const uint64_t full = pith_kv_pages_for(geo, n_ctx) * params->max_sequences; // nobody can ever hold more
     uint64_t n = bytes / pith_page_bytes(geo);
     if (n > full) n = full;
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+static pith_status create_backend(pith_engine *e, const char *device, pith_error *err) {
+    (void)device; // checked: this build has one
+    pith_cpu_params cpu = {
+        .n_threads = e->n_threads, .max_rows = e->n_ctx, .disabled = getenv("PITH_DISABLE_CPU"), .alloc = e->alloc};
+    return pith_cpu_create(&e->geo, &cpu, &e->backend, err);
 }
 
 static pith_status check(const pith_engine_params *params, const pith_config *config, pith_error *err) {
@@ -66,10 +72,11 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     e->decoding = pith_new(e->alloc, e->max_sequences, sizeof(void *));
     e->segments = pith_new(e->alloc, e->max_sequences, sizeof *e->segments);
     e->decode_plans = pith_new(e->alloc, e->max_sequences, sizeof(void *));
-    e->decode_logits = pith_new(e->alloc, (size_t)e->max_sequences * c->n_vocab, sizeof(float));
-    e->prefill_logits = pith_new(e->alloc, c->n_vocab, sizeof(float));
+    e->draw_rows = pith_new(e->alloc, e->max_sequences, sizeof *e->draw_rows);
+    e->draws = pith_new(e->alloc, e->max_sequences, sizeof *e->draws);
+    e->drawn = pith_new(e->alloc, e->max_sequences, sizeof *e->drawn);
     e->ids = pith_new(e->alloc, 3 * (size_t)n_inputs, sizeof *e->ids);
-    if (!e->sequences || !e->decoding || !e->segments || !e->decode_plans || !e->decode_logits || !e->prefill_logits ||
+    if (!e->sequences || !e->decoding || !e->segments || !e->decode_plans || !e->draw_rows || !e->draws || !e->drawn ||
         !e->ids) {
         status = pith_fail(err, PITH_E_MEMORY, "no memory for an engine of %u sequences", e->max_sequences);
         goto failed;
@@ -77,15 +84,20 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     e->pos = e->ids + n_inputs;
     e->slot = e->pos + n_inputs;
 
-    pith_cpu_params cpu = {
-        .n_threads = e->n_threads, .max_rows = e->n_ctx, .disabled = getenv("PITH_DISABLE_CPU"), .alloc = e->alloc};
-    if ((status = pith_cpu_create(&e->geo, &cpu, &e->backend, err)) != PITH_OK) goto failed;
-    if ((status = e->backend->ops->sample_reserve(e->backend, c->n_vocab, err)) != PITH_OK) goto failed;
-    uint32_t n_pages = pool_pages(params, &e->geo, e->n_ctx);
-    if ((status = pith_pool_init(&e->pool, e->backend, e->alloc, &e->geo, n_pages, err)) != PITH_OK) goto failed;
-    // The largest plans first: smaller ones then fit into the memory that these need.
-    if ((status = pith_engine_prefill_plan(e, e->chunk, NULL, err)) != PITH_OK) goto failed;
-    if ((status = pith_engine_decode_plan(e, e->max_sequences, err)) != PITH_OK) goto failed;
+    if ((status = create_backend(e, params->device, err)) != PITH_OK) goto failed;
+    const pith_ops *ops = e->backend->ops;
+    status = ops->sample_reserve(e->backend, e->max_sequences, c->n_vocab, err);
+    if (status == PITH_OK)
+        status = ops->logits_create(e->backend, e->max_sequences, c->n_vocab, &e->decode_logits, err);
+    if (status == PITH_OK) status = ops->logits_create(e->backend, 1, c->n_vocab, &e->prefill_logits, err);
+    // The largest plans first: smaller ones then fit into the memory that these need. One comes before the pool, which
+    // on a GPU gets what the weights leave.
+    if (status == PITH_OK) status = pith_engine_prefill_plan(e, e->chunk, NULL, err);
+    if (status == PITH_OK)
+        status = pith_pool_init(&e->pool, e->backend, e->alloc, &e->geo,
+                                pool_pages(params, e->backend, &e->geo, e->n_ctx), err);
+    if (status == PITH_OK) status = pith_engine_decode_plan(e, e->max_sequences, err);
+    if (status != PITH_OK) goto failed;
     *out = e;
     return PITH_OK;
 
@@ -102,20 +114,24 @@ void pith_engine_free(pith_engine *e) {
     for (uint32_t i = 0; i < PREFILL_PLANS; i++)
         if (e->prefill_plans[i].plan) e->backend->ops->plan_free(e->prefill_plans[i].plan);
     pith_pool_free(&e->pool);
-    if (e->backend) e->backend->ops->free(e->backend);
-
     const uint32_t n_inputs = e->max_sequences > e->chunk ? e->max_sequences : e->chunk;
-    const uint32_t n_vocab = pith_model_config(e->model)->n_vocab;
+    const uint32_t n_vocab = pith_model_config(e->model)->n_vocab,
+                   event_layers = e->backend ? e->backend->ops->event_layers : 0;
+    if (e->backend) {
+        e->backend->ops->logits_destroy(e->backend, e->decode_logits, e->max_sequences, n_vocab);
+        e->backend->ops->logits_destroy(e->backend, e->prefill_logits, 1, n_vocab);
+        e->backend->ops->free(e->backend);
+    }
     pith_delete(e->alloc, e->sequences, e->max_sequences, sizeof(void *));
     pith_delete(e->alloc, e->decoding, e->max_sequences, sizeof(void *));
     pith_delete(e->alloc, e->segments, e->max_sequences, sizeof *e->segments);
     pith_delete(e->alloc, e->decode_plans, e->max_sequences, sizeof(void *));
-    pith_delete(e->alloc, e->decode_logits, (size_t)e->max_sequences * n_vocab, sizeof(float));
-    pith_delete(e->alloc, e->prefill_logits, n_vocab, sizeof(float));
+    pith_delete(e->alloc, e->draw_rows, e->max_sequences, sizeof *e->draw_rows);
+    pith_delete(e->alloc, e->draws, e->max_sequences, sizeof *e->draws);
+    pith_delete(e->alloc, e->drawn, e->max_sequences, sizeof *e->drawn);
     pith_delete(e->alloc, e->ids, 3 * (size_t)n_inputs, sizeof *e->ids);
-    pith_delete(e->alloc, e->keep, (size_t)e->geo.n_kv_heads * e->keep_cap, sizeof *e->keep);
-    pith_delete(e->alloc, e->rows, e->rows_cap, sizeof *e->rows);
-    pith_delete(e->alloc, e->kept, e->rows_cap, sizeof *e->kept);
+    pith_delete(e->alloc, e->keep, (size_t)event_layers * e->geo.n_kv_heads * e->keep_cap, sizeof *e->keep);
+    pith_delete(e->alloc, e->kept, e->kept_cap, sizeof *e->kept);
     pith_delete(e->alloc, e, 1, sizeof *e);
 }
 

@@ -26,7 +26,7 @@ struct pith_sequence {
     pith_span *prompts;   // (cap_prompts): the positions given as prompts, ascending
     uint32_t n_prompts, cap_prompts;
     pith_token forced;   // instead of the next draw, -1: none
-    const float *logits; // (V) of the last cached token, in the engine's memory until the next step; NULL: none
+    const float *logits; // (V) of the last cached token, in the backend's memory until the next step; NULL: none
 
     uint32_t n_compressions;
     uint32_t rows_peak;
@@ -54,20 +54,24 @@ struct pith_engine {
 
     pith_plan **decode_plans; // (max_sequences): entry b - 1 takes b tokens; NULL until b sequences are alive
     pith_prefill_plan prefill_plans[PREFILL_PLANS];
-    float *decode_logits;  // (max_sequences, V)
-    float *prefill_logits; // (V)
+    float *decode_logits;  // (max_sequences, V), the backend's memory
+    float *prefill_logits; // (V), likewise
 
     // A step's inputs. (max(max_sequences, chunk)) each.
     int32_t *ids, *pos, *slot;
     pith_segment *segments;   // (max_sequences)
     pith_sequence **decoding; // (max_sequences)
 
+    // A step's draws. (max_sequences) each.
+    const float **draw_rows;
+    pith_draw *draws;
+    int32_t *drawn;
+
     // A compression's scratch, grown at admission.
-    uint32_t *keep; // (G, keep_cap)
+    uint32_t *keep; // (event layers, G, keep_cap)
     uint32_t keep_cap;
-    uint32_t *rows; // (rows_cap): compaction's survivors
-    int32_t *kept;  // (rows_cap): positions for the event callback
-    uint32_t rows_cap;
+    int32_t *kept;  // (kept_cap): positions for the event callback
+    uint32_t kept_cap;
 
     pith_event_fn on_compress;
     void *on_compress_ctx;

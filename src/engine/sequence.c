@@ -47,10 +47,10 @@ pith_status pith_sequence_new(pith_engine *e, const pith_sequence_params *params
     s->params.policy = s->spec.text;
     s->cap_tokens = e->n_ctx;
     s->tokens = pith_new(e->alloc, s->cap_tokens, sizeof *s->tokens);
-    s->window.cap = spec.policy->window(&spec.params);
-    s->window.q =
-        pith_new(e->alloc, (size_t)e->geo.n_layers * s->window.cap * e->geo.n_heads, e->geo.head_dim * sizeof(float));
-    if (!s->tokens || !s->window.q) status = pith_fail(err, PITH_E_MEMORY, "no memory for a sequence");
+    if (!s->tokens) status = pith_fail(err, PITH_E_MEMORY, "no memory for a sequence");
+    if (status == PITH_OK)
+        status =
+            e->backend->ops->window_create(e->backend, &e->geo, spec.policy->window(&spec.params), &s->window, err);
     if (status == PITH_OK) status = pith_kv_init(&s->kv, &e->pool, e->alloc, e->n_ctx, err);
     // Every batch size up to the number of sequences has its plan, so that a decode step records nothing.
     for (uint32_t n = e->n_sequences; status == PITH_OK && n >= 1; n--) status = pith_engine_decode_plan(e, n, err);
@@ -69,8 +69,7 @@ void pith_sequence_free(pith_sequence *s) {
     while (e->sequences[at] != s) at++;
     memmove(&e->sequences[at], &e->sequences[at + 1], (--e->n_sequences - at) * sizeof *e->sequences);
     pith_kv_free(&s->kv);
-    pith_delete(e->alloc, s->window.q, (size_t)e->geo.n_layers * s->window.cap * e->geo.n_heads,
-                e->geo.head_dim * sizeof(float));
+    e->backend->ops->window_destroy(e->backend, &e->geo, &s->window);
     pith_delete(e->alloc, s->prompts, s->cap_prompts, sizeof *s->prompts);
     pith_delete(e->alloc, s->tokens, s->cap_tokens, sizeof *s->tokens);
     pith_delete(e->alloc, s, 1, sizeof *s);
@@ -92,24 +91,18 @@ uint32_t pith_sequence_prompt_below(const pith_sequence *s, uint32_t pos) {
 }
 
 static pith_status grow_scratch(pith_engine *e, uint32_t candidates, uint32_t rows, pith_error *err) {
-    const size_t heads = e->geo.n_kv_heads;
+    const size_t lanes = (size_t)e->backend->ops->event_layers * e->geo.n_kv_heads;
     if (candidates > e->keep_cap) {
-        uint32_t *keep = pith_new(e->alloc, heads * candidates, sizeof *keep);
+        uint32_t *keep = pith_new(e->alloc, lanes * candidates, sizeof *keep);
         if (!keep) return pith_fail(err, PITH_E_MEMORY, "no memory for compression");
-        pith_delete(e->alloc, e->keep, heads * e->keep_cap, sizeof *keep);
+        pith_delete(e->alloc, e->keep, lanes * e->keep_cap, sizeof *keep);
         e->keep = keep, e->keep_cap = candidates;
     }
-    if (rows > e->rows_cap) {
-        uint32_t *to = pith_new(e->alloc, rows, sizeof *to);
+    if (rows > e->kept_cap) {
         int32_t *kept = pith_new(e->alloc, rows, sizeof *kept);
-        if (!to || !kept) {
-            pith_delete(e->alloc, to, rows, sizeof *to);
-            pith_delete(e->alloc, kept, rows, sizeof *kept);
-            return pith_fail(err, PITH_E_MEMORY, "no memory for compression");
-        }
-        pith_delete(e->alloc, e->rows, e->rows_cap, sizeof *to);
-        pith_delete(e->alloc, e->kept, e->rows_cap, sizeof *kept);
-        e->rows = to, e->kept = kept, e->rows_cap = rows;
+        if (!kept) return pith_fail(err, PITH_E_MEMORY, "no memory for compression");
+        pith_delete(e->alloc, e->kept, e->kept_cap, sizeof *kept);
+        e->kept = kept, e->kept_cap = rows;
     }
     return PITH_OK;
 }
@@ -233,8 +226,7 @@ pith_status pith_sequence_fork(pith_sequence *s, const pith_sequence_params *par
     f->cap_prompts = f->n_prompts = s->n_prompts;
     memcpy(f->prompts, s->prompts, s->n_prompts * sizeof *f->prompts);
     memcpy(f->tokens, s->tokens, s->n_tokens * sizeof *f->tokens);
-    memcpy(f->window.q, s->window.q,
-           (size_t)e->geo.n_layers * s->window.cap * e->geo.n_heads * e->geo.head_dim * sizeof(float));
+    e->backend->ops->window_copy(e->backend, &e->geo, &f->window, &s->window);
     f->state = s->state, f->n_tokens = s->n_tokens, f->n_cached = s->n_cached;
     f->phase = s->phase, f->logits = s->logits;
 
@@ -296,7 +288,11 @@ void pith_sequence_stop(pith_sequence *s) {
     s->forced = -1, s->logits = NULL;
 }
 
-const float *pith_sequence_logits(const pith_sequence *s) { return s->logits; }
+const float *pith_sequence_logits(const pith_sequence *s) {
+    if (!s->logits) return NULL;
+    const pith_engine *e = s->engine;
+    return e->backend->ops->logits_read(e->backend, s->logits, pith_model_config(e->model)->n_vocab);
+}
 
 pith_status pith_sequence_force(pith_sequence *s, pith_token token, pith_error *err) {
     if (s->phase != PITH_READY && s->phase != PITH_DECODE)

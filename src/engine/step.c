@@ -11,46 +11,44 @@
 
 // ------------------------------------------------------------------------------------------------- compression
 
-static void report(pith_engine *e, pith_sequence *s, uint32_t layer, int32_t head, uint32_t rows_before) {
-    const pith_lane *lane = &s->kv.lanes[pith_lane_index(&e->geo, layer, head < 0 ? 0 : (uint32_t)head)];
-    for (uint32_t row = 0; row < lane->n_rows; row++) e->kept[row] = *pith_lane_pos(&e->pool.pages, lane, row);
-    pith_compress_event event = {
-        .seq = s,
-        .step = s->n_cached - pith_sequence_prompt_below(s, s->n_cached),
-        .layer = layer,
-        .head = head,
-        .rows_before = rows_before,
-        .rows_after = lane->n_rows,
-        .kept = e->kept,
-    };
-    e->on_compress(e->on_compress_ctx, &event);
+// One event for each layer of the group and, where they were chosen apart, each KV head.
+static void report(pith_engine *e, pith_sequence *s, const pith_group *group, uint32_t n_sets, uint32_t rows_before) {
+    const uint32_t n_heads = e->geo.n_kv_heads, n_told = n_sets == 1 ? 1 : n_heads;
+    for (uint32_t i = 0; i < group->n_layers * n_told; i++) {
+        const uint32_t layer = i / n_told, head = i % n_told, lane = layer * n_heads + head;
+        e->backend->ops->positions(e->backend, group, lane, e->kept);
+        pith_compress_event event = {
+            .seq = s,
+            .step = s->n_cached - pith_sequence_prompt_below(s, s->n_cached),
+            .layer = group->layer + layer,
+            .head = n_sets == 1 ? -1 : (int32_t)head,
+            .rows_before = rows_before,
+            .rows_after = group->lanes[lane].n_rows,
+            .kept = e->kept,
+        };
+        e->on_compress(e->on_compress_ctx, &event);
+    }
 }
 
 static void compress(pith_engine *e, pith_sequence *s) {
     const double start = pith_seconds();
     const pith_policy *policy = s->spec.policy;
-    const size_t window_floats = (size_t)s->window.cap * e->geo.n_heads * e->geo.head_dim;
     const pith_sampling *sampling = &s->params.sampling;
-    for (uint32_t layer = 0; layer < e->geo.n_layers; layer++) {
-        const pith_lane *lanes = &s->kv.lanes[pith_lane_index(&e->geo, layer, 0)];
-        const uint32_t rows_before = lanes->n_rows;
+    const uint32_t at_once = e->backend->ops->event_layers;
+    for (uint32_t layer = 0; layer < e->geo.n_layers; layer += at_once) {
+        const uint32_t left = e->geo.n_layers - layer;
         pith_event event = {
             .backend = e->backend,
-            .pages = &e->pool.pages,
-            .lanes = lanes,
-            .window = s->window.cap > 0 ? s->window.q + layer * window_floats : NULL,
+            .group = pith_kv_group(&s->kv, layer, left < at_once ? left : at_once, &s->window),
             .protect = s->prompts,
             .n_protect = s->n_prompts,
-            .layer = layer,
             .draw = pith_mix64(pith_mix64(sampling->seed) + sampling->stream),
             .keep = e->keep,
         };
+        const uint32_t rows_before = event.group.lanes->n_rows;
         policy->select(&s->spec.params, &s->state, &event);
-        pith_kv_compact(&s->kv, layer, &event.scores, event.n_sets, event.n_keep, event.keep, e->rows);
-        if (!e->on_compress) continue;
-        if (event.n_sets == 1) report(e, s, layer, -1, rows_before);
-        else
-            for (uint32_t h = 0; h < e->geo.n_kv_heads; h++) report(e, s, layer, (int32_t)h, rows_before);
+        pith_kv_compact(&s->kv, layer, pith_sequence_stable(s), &event.scores);
+        if (e->on_compress) report(e, s, &event.group, event.scores.n_sets, rows_before);
     }
     policy->settle(&s->spec.params, &s->state);
     s->n_compressions++;
@@ -59,20 +57,26 @@ static void compress(pith_engine *e, pith_sequence *s) {
 
 // ------------------------------------------------------------------------------------------------------ decode
 
-static pith_token draw(pith_engine *e, pith_sequence *s) {
-    if (s->forced >= 0) {
-        pith_token token = s->forced;
-        s->forced = -1;
-        return token;
+static bool draws(const pith_sequence *s) { return s->phase == PITH_READY || s->phase == PITH_DECODE; }
+
+// e->drawn: a token for every sequence that draws, in their order.
+static void draw_tokens(pith_engine *e) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->n_sequences; i++) {
+        const pith_sequence *s = e->sequences[i];
+        if (!draws(s) || s->forced >= 0) continue;
+        const pith_sampling *p = &s->params.sampling;
+        e->draw_rows[n] = s->logits;
+        e->draws[n++] =
+            (pith_draw){p->temperature, p->top_k, p->top_p, p->min_p, pith_uniform(p->seed, p->stream, s->n_tokens)};
     }
-    const pith_sampling *p = &s->params.sampling;
-    pith_draw how = {p->temperature, p->top_k, p->top_p, p->min_p, pith_uniform(p->seed, p->stream, s->n_tokens)};
-    return e->backend->ops->sample(e->backend, s->logits, pith_model_config(e->model)->n_vocab, &how);
+    if (n > 0)
+        e->backend->ops->sample(e->backend, e->draw_rows, e->draws, n, pith_model_config(e->model)->n_vocab, e->drawn);
 }
 
 // Adds the next token to the timeline; true when it wants a row in the cache.
-static bool take_token(pith_engine *e, pith_sequence *s) {
-    pith_token token = draw(e, s);
+static bool take_token(pith_engine *e, pith_sequence *s, pith_token token) {
+    s->forced = -1;
     s->tokens[s->n_tokens++] = token;
     s->n_generated++;
     if (!s->params.ignore_end && pith_token_ends(e->model, token)) s->phase = PITH_STOPPED;
@@ -96,11 +100,12 @@ static void note_peak(pith_sequence *s) {
 
 static pith_status decode(pith_engine *e, pith_error *err) {
     const double start = pith_seconds();
+    draw_tokens(e);
     uint32_t n = 0;
-    for (uint32_t i = 0; i < e->n_sequences; i++) {
+    for (uint32_t i = 0, k = 0; i < e->n_sequences; i++) {
         pith_sequence *s = e->sequences[i];
-        const bool draws = s->phase == PITH_READY || s->phase == PITH_DECODE;
-        if (draws ? take_token(e, s) : has_pending_token(s)) e->decoding[n++] = s;
+        if (draws(s) ? take_token(e, s, s->forced >= 0 ? s->forced : e->drawn[k++]) : has_pending_token(s))
+            e->decoding[n++] = s;
     }
     if (n == 0) return PITH_OK;
     pith_status status = pith_engine_decode_plan(e, n, err);
@@ -112,7 +117,8 @@ static pith_status decode(pith_engine *e, pith_error *err) {
         e->pos[i] = (int32_t)s->n_cached;
         e->slot[i] = s->spec.policy->observe(&s->spec.params, &s->state);
         pith_kv_grow(&s->kv, 1);
-        e->segments[i] = (pith_segment){.lanes = s->kv.lanes, .window = &s->window, .first = i, .n_tokens = 1};
+        e->segments[i] =
+            (pith_segment){.lanes = s->kv.lanes, .table = s->kv.table, .window = &s->window, .first = i, .n_tokens = 1};
         note_peak(s);
     }
     const pith_step step = {e->ids, e->pos, e->slot, e->segments, n, e->decode_logits};
@@ -157,7 +163,8 @@ static pith_status prefill(pith_engine *e, pith_error *err) {
     }
     pith_kv_grow(&s->kv, n);
     note_peak(s);
-    e->segments[0] = (pith_segment){.lanes = s->kv.lanes, .window = &s->window, .first = 0, .n_tokens = n};
+    e->segments[0] =
+        (pith_segment){.lanes = s->kv.lanes, .table = s->kv.table, .window = &s->window, .first = 0, .n_tokens = n};
     const pith_step step = {e->ids, e->pos, e->slot, e->segments, 1, e->prefill_logits};
     e->backend->ops->replay(plan, &step);
 
@@ -171,6 +178,7 @@ pith_status pith_engine_step(pith_engine *e, uint32_t *n_active, pith_error *err
     e->n_steps++;
     pith_status status = decode(e, err);
     if (status == PITH_OK) status = prefill(e, err);
+    if (status == PITH_OK) status = e->backend->ops->check(e->backend, err);
     *n_active = 0;
     for (uint32_t i = 0; i < e->n_sequences; i++) {
         const pith_phase phase = e->sequences[i]->phase;

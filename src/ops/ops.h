@@ -27,9 +27,12 @@ typedef struct pith_weight {
     size_t bytes;
 } pith_weight;
 
+// A backend's copy of a sequence's page lists, for kernels that cannot read the host's; NULL where there is none.
+typedef struct pith_table pith_table;
+
 // The sequence's recent post-RoPE queries, kept for the policy.
 typedef struct pith_window {
-    float *q;     // (n_layers, cap, H, d)
+    float *q;     // (n_layers, cap, H, d), the backend's memory
     uint32_t cap; // slots; 0 when the policy observes nothing
 } pith_window;
 
@@ -37,8 +40,9 @@ typedef struct pith_window {
 // token t of the segment is row lane->n_rows - n_tokens + t of each lane, and sees the rows up to its own.
 typedef struct pith_segment {
     const pith_lane *lanes; // (n_layers, G), borrowed
+    const pith_table *table;
     const pith_window *window;
-    uint32_t first;    // index of its first token in the step
+    uint32_t first; // index of its first token in the step
     uint32_t n_tokens;
 } pith_segment;
 
@@ -57,7 +61,7 @@ typedef struct pith_step {
     const int32_t *slot; // (n) slot of the segment's window that takes this token's query, -1: not observed
     const pith_segment *segments;
     uint32_t n_segments;
-    float *logits; // (n_out, V) filled by the step
+    float *logits; // (n_out, V) of logits_create, filled by the step
 } pith_step;
 
 // Rotary embedding, in the terms of YaRN (arXiv 2309.00071); plain RoPE is freq_scale 1, ext_factor 0, attn_factor 1.
@@ -81,12 +85,25 @@ typedef struct pith_value pith_value; // (n, something) f32 inside a plan that i
 typedef enum pith_aggregate { PITH_AGG_LAYER, PITH_AGG_GROUP, PITH_AGG_HEAD } pith_aggregate;
 typedef enum pith_pool { PITH_POOL_NONE, PITH_POOL_AVG, PITH_POOL_MAX } pith_pool;
 
-// Scores of one layer's candidates. Buffers are the backend's scratch, valid until the next candidates() call.
+// Consecutive layers of one sequence that a compression handles at once: at most pith_ops.event_layers of them.
+typedef struct pith_group {
+    const pith_pages *pages;
+    const pith_lane *lanes; // (n_layers, G) of these layers
+    const pith_table *table;
+    const pith_window *window; // of the whole sequence
+    uint32_t layer, n_layers;  // [layer, layer + n_layers)
+} pith_group;
+
+// Candidates of a group, their scores, and which of them survive. Buffers are the backend's own memory and scratch,
+// valid until the next candidates() call.
 typedef struct pith_scores {
-    uint32_t n;         // candidates per lane
-    uint32_t n_sets;    // rows of `score`: H after mass; 1 or G after aggregate
-    uint32_t *rows;     // (G, n) the candidates' physical rows, ascending
-    float *score;       // (n_sets, n)
+    uint32_t n_layers;
+    uint32_t n;      // candidates per lane
+    uint32_t n_sets; // rows of `score` in a layer: H after mass; 1 or G after aggregate
+    uint32_t n_keep; // survivors in a set
+    uint32_t *rows;  // (n_layers, G, n) the candidates' physical rows, ascending
+    float *score;    // (n_layers, n_sets, n)
+    uint32_t *keep;  // (n_layers, n_sets, n_keep) candidate indices, ascending
 } pith_scores;
 
 // Logical positions [begin, end).
@@ -97,7 +114,8 @@ typedef struct pith_span {
 // Where the arithmetic of the authors' code differs from the text's: see policy/rpc.c.
 typedef enum pith_arith {
     PITH_ARITH_F32,
-    PITH_ARITH_BF16 // every tensor that PyTorch would hold in bf16 is rounded to bf16; pooling divides by the full width
+    PITH_ARITH_BF16 // every tensor that PyTorch would hold in bf16 is rounded to bf16; pooling divides by the full
+                    // width
 } pith_arith;
 
 // One draw from a distribution of logits: temperature, then top-k, top-p, min-p. temperature 0 is the largest logit,
@@ -111,17 +129,41 @@ typedef struct pith_draw {
 } pith_draw;
 
 typedef struct pith_ops {
-    const char *name; // "cpu"
+    const char *name;      // "cpu", "cuda"
+    uint32_t event_layers; // layers that a compression handles at once
 
     void (*free)(pith_backend *);
     const char *(*isa)(const pith_backend *); // level of own kernels in use
+    // Bytes that a pool of pages may take when nobody says how many.
+    uint64_t (*spare_bytes)(const pith_backend *);
+    // Running operations do not fail one by one. Asked after each step: what a device has reported since it was made,
+    // after which nothing that it computed can be believed.
+    pith_status (*check)(const pith_backend *, pith_error *);
 
-    // ------------------------------------------------------------------------------ memory of pages
+    // ------------------------------------------------------------------------------ memory
 
     // Memory for `n` pages; contents unspecified. One pool per backend.
     pith_status (*pool_create)(pith_backend *, const pith_geometry *, uint32_t n, pith_pages *out, pith_error *);
     void (*pool_destroy)(pith_backend *, pith_pages *, uint32_t n);
     void (*page_copy)(pith_backend *, const pith_pages *, pith_page_id dst, pith_page_id src);
+
+    // A table for lanes of up to cap_pages pages, which kv.c keeps equal to the lanes' lists: index `at` of lane `lane`
+    // (of n_layers * G) is now page `id`. Entries behind a lane's last page mean nothing.
+    pith_status (*table_create)(pith_backend *, const pith_geometry *, uint32_t cap_pages, pith_table **out,
+                                pith_error *);
+    void (*table_destroy)(pith_backend *, pith_table *);
+    void (*table_set)(pith_table *, uint32_t lane, uint32_t at, pith_page_id id);
+
+    // Zeroed memory of a window of `cap` slots, which may be 0; destroy takes a zeroed window too.
+    pith_status (*window_create)(pith_backend *, const pith_geometry *, uint32_t cap, pith_window *out, pith_error *);
+    void (*window_destroy)(pith_backend *, const pith_geometry *, pith_window *);
+    void (*window_copy)(pith_backend *, const pith_geometry *, const pith_window *dst, const pith_window *src);
+
+    // Memory of n rows of logits, (n, V). The pointers are for replay, sample and logits_read only.
+    pith_status (*logits_create)(pith_backend *, uint32_t n, uint32_t n_vocab, float **out, pith_error *);
+    void (*logits_destroy)(pith_backend *, float *logits, uint32_t n, uint32_t n_vocab);
+    // The host's view of one row, valid until the next replay.
+    const float *(*logits_read)(pith_backend *, const float *row, uint32_t n_vocab);
 
     // --------------------------------------------------------------------------------- recording
 
@@ -133,16 +175,16 @@ typedef struct pith_ops {
     // Recording a larger plan may move memory that older plans point into: such a plan must be recorded again.
     bool (*plan_is_stale)(const pith_plan *);
 
-    pith_value *(*embed)(pith_plan *, const pith_weight *table);                            // (V, D), ids -> (n, D)
-    pith_value *(*rms_norm)(pith_plan *, pith_value *x, const pith_weight *w, float eps);   // (n, D), (D) -> (n, D)
+    pith_value *(*embed)(pith_plan *, const pith_weight *table);                          // (V, D), ids -> (n, D)
+    pith_value *(*rms_norm)(pith_plan *, pith_value *x, const pith_weight *w, float eps); // (n, D), (D) -> (n, D)
     pith_value *(*product)(pith_plan *, const pith_weight *w, pith_value *x, const pith_weight *bias);
-                                                              // (M, K), (n, K), (M) or NULL -> (n, M)
+    // (M, K), (n, K), (M) or NULL -> (n, M)
     pith_value *(*head_norm)(pith_plan *, pith_value *x, uint32_t d, const pith_weight *w, float eps);
-                                                              // RMS norm of each head: (n, h*d), (d) -> (n, h*d)
-    pith_value *(*rope)(pith_plan *, pith_value *x, uint32_t d, const pith_rope *);         // (n, h*d) -> (n, h*d)
+    // RMS norm of each head: (n, h*d), (d) -> (n, h*d)
+    pith_value *(*rope)(pith_plan *, pith_value *x, uint32_t d, const pith_rope *); // (n, h*d) -> (n, h*d)
     pith_value *(*add)(pith_plan *, pith_value *a, pith_value *b);
     pith_value *(*swiglu)(pith_plan *, pith_value *gate, pith_value *up); // silu(gate) * up
-    pith_value *(*pick_out)(pith_plan *, pith_value *x);                  // the rows whose logits are wanted: (n_out, D)
+    pith_value *(*pick_out)(pith_plan *, pith_value *x); // the rows whose logits are wanted: (n_out, D)
 
     // (V, D), (n_out, D) -> the step's logits. The last call of a plan that has any; its arithmetic is that of a decode
     // row in both classes.
@@ -156,23 +198,28 @@ typedef struct pith_ops {
 
     void (*replay)(pith_plan *, const pith_step *);
 
-    // A token of n from its logits. Needs sample_reserve(n) once.
-    pith_status (*sample_reserve)(pith_backend *, uint32_t n, pith_error *);
-    int32_t (*sample)(pith_backend *, const float *logits, uint32_t n, const pith_draw *);
+    // ids (n): a token for each of n rows of logits, drawn as draws (n) say. A row may be named more than once. Needs
+    // sample_reserve once, for as many rows and that vocabulary.
+    pith_status (*sample_reserve)(pith_backend *, uint32_t n, uint32_t n_vocab, pith_error *);
+    void (*sample)(pith_backend *, const float *const *rows, const pith_draw *draws, uint32_t n, uint32_t n_vocab,
+                   int32_t *ids);
 
-    // Room for the events of one layer with up to n candidates per lane, n_rows rows and n_slots queries; called at
-    // admission, so that the calls below cannot fail. Grows only.
+    // ------------------------------------------------------------------------------- compression
+
+    // Room for the events of one group with up to n candidates per lane and n_slots queries; called at admission, so
+    // that the calls below cannot fail. Grows only.
     pith_status (*events_reserve)(pith_backend *, const pith_geometry *, uint32_t n, uint32_t n_slots, pith_error *);
 
-    // The rows of each of the layer's G lanes whose position is in no span of `protect` (n_protect spans, ascending),
-    // less the last n_tail of them. Every lane must have the same number: the caller's invariant.
-    void (*candidates)(pith_backend *, const pith_pages *, const pith_lane *lanes, const pith_span *protect,
-                       uint32_t n_protect, uint32_t n_tail, pith_scores *out);
+    // The rows of each of the group's lanes whose position is in no span of `protect` (n_protect spans, ascending,
+    // every position of which has a row), less the last n_tail of them. Every lane has as many rows as the others: the
+    // caller's invariant.
+    void (*candidates)(pith_backend *, const pith_group *, const pith_span *protect, uint32_t n_protect,
+                       uint32_t n_tail, pith_scores *out);
 
     // score[h][j] = sum over slots (in the order given, repetitions count) of softmax over the candidates of
-    // q[slot][h].k[row j] / sqrt(d). `q` is the layer's part of the window: (cap, H, d).
-    void (*mass)(pith_backend *, const pith_pages *, const pith_lane *lanes, const float *q, const uint32_t *slots,
-                 uint32_t n_slots, pith_arith, pith_scores *);
+    // q[slot][h].k[row j] / sqrt(d), with the queries of the group's window.
+    void (*mass)(pith_backend *, const pith_group *, const uint32_t *slots, uint32_t n_slots, pith_arith,
+                 pith_scores *);
 
     // LAYER: mean over all H, one set. GROUP: mean over the g heads of each KV head, G sets. HEAD: maximum over them.
     void (*aggregate)(pith_backend *, const pith_geometry *, pith_aggregate, pith_arith, pith_scores *);
@@ -181,14 +228,17 @@ typedef struct pith_ops {
     // range (F32) or always by the width (BF16).
     void (*pool)(pith_backend *, pith_pool, uint32_t width, pith_arith, pith_scores *);
 
-    // The k best of each set, ties to the lower row, k <= n: keep[set] gets k candidate indices, ascending.
-    // keep is (n_sets, k).
-    void (*top)(pith_backend *, const pith_scores *, uint32_t k, uint32_t *keep);
+    // The n_keep best of each set survive, ties to the lower row, n_keep <= n.
+    void (*top)(pith_backend *, pith_scores *, uint32_t n_keep);
+    // These survive: keep (n_layers, n_sets, n_keep) in the host's memory, ascending, n_sets 1 or G.
+    void (*choose)(pith_backend *, pith_scores *, uint32_t n_sets, uint32_t n_keep, const uint32_t *keep);
 
-    // Moves row rows[i] of the lane to row first + i, i < n, in place. rows ascending, rows[i] >= first + i. The lane's
-    // n_rows does not change here. Only kv.c calls this.
-    void (*compact)(pith_backend *, const pith_pages *, const pith_lane *, uint32_t first, const uint32_t *rows,
-                    uint32_t n);
+    // Moves the rows that are no candidates and the surviving candidates of each lane down, in place and in their
+    // order, over those that do not survive. The lanes' n_rows and lists do not change here. Only kv.c calls this.
+    void (*compact)(pith_backend *, const pith_group *, const pith_scores *);
+
+    // out: the logical positions of the rows of one of the group's lanes (of n_layers * G).
+    void (*positions)(pith_backend *, const pith_group *, uint32_t lane, int32_t *out);
 } pith_ops;
 
 struct pith_backend {

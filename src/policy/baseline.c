@@ -131,9 +131,9 @@ bool pith_baseline_due(const pith_params *params, const pith_policy_state *state
 uint64_t pith_baseline_begin(const pith_params *params, const pith_policy_state *state, pith_event *event) {
     const pith_schedule schedule = schedule_of(params);
     const pith_counts s = counts_of(state);
-    event->backend->ops->candidates(event->backend, event->pages, event->lanes, event->protect, event->n_protect,
+    event->backend->ops->candidates(event->backend, &event->group, event->protect, event->n_protect,
                                     (uint32_t)schedule.recent, &event->scores);
-    event->n_keep = pith_schedule_keep(&schedule, &s);
+    event->scores.n_keep = pith_schedule_keep(&schedule, &s);
     return s.k;
 }
 

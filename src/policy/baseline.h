@@ -26,7 +26,7 @@ pith_status pith_baseline_set(const char *policy, const char *keys, pith_params 
                               pith_error *);
 pith_status pith_baseline_check(const char *policy, pith_params *, pith_error *);
 
-// Finds the candidates, says how many survive, and returns the number of compressions done before this one.
+// Finds the candidates, says in scores.n_keep how many survive, and returns the number of compressions done before this one.
 uint64_t pith_baseline_begin(const pith_params *, const pith_policy_state *, pith_event *);
 
 // Entries of pith_policy as they are.

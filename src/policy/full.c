@@ -41,10 +41,10 @@ static bool full_due(const pith_params *params, const pith_policy_state *state) 
     return false;
 }
 
-// Never due, so neither of these is called; a caller that does gets an event without sets.
+// Never due, so neither of these is called; a caller that does gets an event without candidates.
 static void full_select(const pith_params *params, const pith_policy_state *state, pith_event *event) {
     (void)params, (void)state;
-    event->n_sets = event->n_keep = 0;
+    event->scores = (pith_scores){0};
 }
 
 static void full_settle(const pith_params *params, pith_policy_state *state) { (void)params, (void)state; }

@@ -25,20 +25,16 @@ typedef struct pith_spec {
     char text[PITH_SPEC_MAX]; // canonical: every option in the policy's order, defaults filled in
 } pith_spec;
 
-// One layer of one sequence at the moment it compresses. The policy fills n_sets, n_keep and keep.
+// A group of layers of one sequence at the moment it compresses. The policy has the backend fill `scores`, the
+// survivors included.
 typedef struct pith_event {
     pith_backend *backend;
-    const pith_pages *pages;
-    const pith_lane *lanes;    // (G) of this layer
-    const float *window;       // (cap, H, d) of this layer, NULL when the policy observes nothing
-    const pith_span *protect;  // prompts of all turns, ascending
+    pith_group group;
+    const pith_span *protect; // prompts of all turns, ascending
     uint32_t n_protect;
-    uint32_t layer;
-    uint64_t draw;             // a random number of the sequence's own, from its sampling seed and stream
-    pith_scores scores;        // out: the candidates; scratch of the backend
-    uint32_t n_sets;           // out: 1, one set for all lanes of the layer, or G
-    uint32_t n_keep;           // out: survivors among the candidates, per lane
-    uint32_t *keep;            // out: (n_sets, n_keep) candidate indices, ascending; room for (G, max_candidates)
+    uint64_t draw;      // a random number of the sequence's own, from its sampling seed and stream
+    uint32_t *keep;     // scratch: room for (n_layers, G, max_candidates)
+    pith_scores scores; // out: without candidates when nothing goes
 } pith_event;
 
 struct pith_policy {
@@ -64,7 +60,8 @@ struct pith_policy {
     // A generated token has entered the cache.
     void (*advance)(const pith_params *, pith_policy_state *);
 
-    // Is a compression due? Asked after advance; select is then called for every layer in turn, and settle once.
+    // Is a compression due? Asked after advance; select is then called for every group of layers in turn, and settle
+    // once.
     bool (*due)(const pith_params *, const pith_policy_state *);
     void (*select)(const pith_params *, const pith_policy_state *, pith_event *);
     void (*settle)(const pith_params *, pith_policy_state *);

@@ -48,11 +48,11 @@ static void random_select(const pith_params *params, const pith_policy_state *st
     const uint64_t k = pith_baseline_begin(params, state, event);
     const uint64_t own = pith_mix64(pith_mix64(pith_baseline_params(params).seed) + event->draw);
     const uint64_t key = pith_mix64(own + k);
-    const uint32_t n_heads = event->pages->geo.n_kv_heads;
-    event->n_sets = n_heads;
-    for (uint32_t h = 0; h < n_heads; h++)
-        draw_subset(key, (uint64_t)event->layer * n_heads + h, event->scores.n, event->n_keep,
-                    event->keep + (size_t)h * event->n_keep);
+    const uint32_t n_heads = event->group.pages->geo.n_kv_heads, n_keep = event->scores.n_keep;
+    for (uint32_t i = 0; i < event->group.n_layers * n_heads; i++)
+        draw_subset(key, (uint64_t)event->group.layer * n_heads + i, event->scores.n, n_keep,
+                    event->keep + (size_t)i * n_keep);
+    event->backend->ops->choose(event->backend, &event->scores, n_heads, n_keep, event->keep);
 }
 
 const pith_policy pith_policy_random = {

@@ -241,15 +241,11 @@ static void rpc_select(const pith_params *params, const pith_policy_state *state
     uint32_t slots[PITH_RECENT_MAX];
     const uint32_t n_slots = selectors(&p, &s, slots);
 
-    ops->candidates(event->backend, event->pages, event->lanes, event->protect, event->n_protect, p.recent,
-                    &event->scores);
-    ops->mass(event->backend, event->pages, event->lanes, event->window, slots, n_slots, arith, &event->scores);
-    ops->aggregate(event->backend, &event->pages->geo, (pith_aggregate)p.agg, arith, &event->scores);
+    ops->candidates(event->backend, &event->group, event->protect, event->n_protect, p.recent, &event->scores);
+    ops->mass(event->backend, &event->group, slots, n_slots, arith, &event->scores);
+    ops->aggregate(event->backend, &event->group.pages->geo, (pith_aggregate)p.agg, arith, &event->scores);
     ops->pool(event->backend, (pith_pool)p.pool, p.width, arith, &event->scores);
-
-    event->n_sets = event->scores.n_sets;
-    event->n_keep = pith_schedule_keep(&schedule, &s.counts);
-    ops->top(event->backend, &event->scores, event->n_keep, event->keep);
+    ops->top(event->backend, &event->scores, pith_schedule_keep(&schedule, &s.counts));
 }
 
 // --------------------------------------------------------------------------------------------------- worst case

@@ -18,8 +18,10 @@ static pith_status window_check(pith_params *params, pith_error *err) {
 
 static void window_select(const pith_params *params, const pith_policy_state *state, pith_event *event) {
     pith_baseline_begin(params, state, event);
-    event->n_sets = 1;
-    for (uint32_t i = 0; i < event->n_keep; i++) event->keep[i] = event->scores.n - event->n_keep + i;
+    const uint32_t n_keep = event->scores.n_keep, first = event->scores.n - n_keep;
+    for (uint32_t layer = 0; layer < event->group.n_layers; layer++)
+        for (uint32_t i = 0; i < n_keep; i++) event->keep[(size_t)layer * n_keep + i] = first + i;
+    event->backend->ops->choose(event->backend, &event->scores, 1, n_keep, event->keep);
 }
 
 const pith_policy pith_policy_window = {
