@@ -1,8 +1,7 @@
 #include "cuda/gemm.h"
+#include "cuda/blas.h"
 #include "cuda/product_asm.cuh"
 #include "cuda/quant.cuh"
-
-#include <cublasLt.h>
 
 #include <cstring>
 #include <new>
@@ -15,6 +14,7 @@ struct pith_cuda_gemm {
         cublasLtMatmulAlgo_t algo;
         size_t workspace_bytes;
     };
+    pith_cuda_blas blas;
     cublasLtHandle_t handle;
     uint32_t n;
     Entry entry[PITH_CUDA_GEMM_MAX_SHAPES];
@@ -30,37 +30,37 @@ static const pith_cuda_gemm::Entry *find(const pith_cuda_gemm *g, const pith_cud
         if (same(g->entry[i].shape, shape)) return &g->entry[i];
     return nullptr;
 }
-static void clear(pith_cuda_gemm::Entry &e) {
-    if (e.op) cublasLtMatmulDescDestroy(e.op);
-    if (e.w) cublasLtMatrixLayoutDestroy(e.w);
-    if (e.x) cublasLtMatrixLayoutDestroy(e.x);
-    if (e.y) cublasLtMatrixLayoutDestroy(e.y);
+static void clear(const pith_cuda_blas &blas, pith_cuda_gemm::Entry &e) {
+    if (e.op) blas.MatmulDescDestroy(e.op);
+    if (e.w) blas.MatrixLayoutDestroy(e.w);
+    if (e.x) blas.MatrixLayoutDestroy(e.x);
+    if (e.y) blas.MatrixLayoutDestroy(e.y);
     memset(&e, 0, sizeof e);
 }
 
 // cuBLAS is column-major: our y (n, m) is its (m, n), w (m, k) its (k, m) to be transposed, x (n, k) its (k, n).
-static bool describe(cublasLtHandle_t handle, pith_cuda_gemm::Entry &e) {
+static bool describe(const pith_cuda_blas &blas, cublasLtHandle_t handle, pith_cuda_gemm::Entry &e) {
     const pith_cuda_gemm_shape &s = e.shape;
     const cudaDataType_t in = s.f16 ? CUDA_R_16F : CUDA_R_16BF, out = s.out == PITH_CUDA_OUT_16 ? in : CUDA_R_32F;
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const auto ok = CUBLAS_STATUS_SUCCESS;
-    if (cublasLtMatmulDescCreate(&e.op, CUBLAS_COMPUTE_32F, CUDA_R_32F) != ok) return false;
-    if (cublasLtMatmulDescSetAttribute(e.op, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed) != ok ||
-        cublasLtMatrixLayoutCreate(&e.w, in, s.k, s.m, s.k) != ok ||
-        cublasLtMatrixLayoutCreate(&e.x, in, s.k, s.n, s.k) != ok ||
-        cublasLtMatrixLayoutCreate(&e.y, out, s.m, s.n, s.y_stride) != ok)
+    if (blas.MatmulDescCreate(&e.op, CUBLAS_COMPUTE_32F, CUDA_R_32F) != ok) return false;
+    if (blas.MatmulDescSetAttribute(e.op, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed) != ok ||
+        blas.MatrixLayoutCreate(&e.w, in, s.k, s.m, s.k) != ok ||
+        blas.MatrixLayoutCreate(&e.x, in, s.k, s.n, s.k) != ok ||
+        blas.MatrixLayoutCreate(&e.y, out, s.m, s.n, s.y_stride) != ok)
         return false;
 
     cublasLtMatmulPreference_t preference = nullptr;
-    if (cublasLtMatmulPreferenceCreate(&preference) != ok) return false;
+    if (blas.MatmulPreferenceCreate(&preference) != ok) return false;
     cublasLtMatmulHeuristicResult_t result;
     int n_found = 0;
     const bool found =
-        cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &e.workspace_bytes,
+        blas.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &e.workspace_bytes,
                                              sizeof e.workspace_bytes) == ok &&
-        cublasLtMatmulAlgoGetHeuristic(handle, e.op, e.w, e.x, e.y, e.y, preference, 1, &result, &n_found) == ok &&
+        blas.MatmulAlgoGetHeuristic(handle, e.op, e.w, e.x, e.y, e.y, preference, 1, &result, &n_found) == ok &&
         n_found == 1;
-    cublasLtMatmulPreferenceDestroy(preference);
+    blas.MatmulPreferenceDestroy(preference);
     if (found) e.algo = result.algo;
     return found;
 }
@@ -71,7 +71,8 @@ cudaError_t pith_cuda_gemm_create(pith_cuda_gemm **out) {
     *out = nullptr;
     pith_cuda_gemm *g = new (std::nothrow) pith_cuda_gemm();
     if (!g) return cudaErrorMemoryAllocation;
-    if (cublasLtCreate(&g->handle) != CUBLAS_STATUS_SUCCESS) {
+    if (!pith_cuda_blas_open(&g->blas) || g->blas.Create(&g->handle) != CUBLAS_STATUS_SUCCESS) {
+        pith_cuda_blas_close(&g->blas);
         delete g;
         return cudaErrorNotSupported;
     }
@@ -81,8 +82,9 @@ cudaError_t pith_cuda_gemm_create(pith_cuda_gemm **out) {
 
 void pith_cuda_gemm_free(pith_cuda_gemm *g) {
     if (!g) return;
-    for (uint32_t i = 0; i < g->n; i++) pith::clear(g->entry[i]);
-    cublasLtDestroy(g->handle);
+    for (uint32_t i = 0; i < g->n; i++) pith::clear(g->blas, g->entry[i]);
+    g->blas.Destroy(g->handle);
+    pith_cuda_blas_close(&g->blas);
     delete g;
 }
 
@@ -92,8 +94,8 @@ cudaError_t pith_cuda_gemm_prepare(pith_cuda_gemm *g, const pith_cuda_gemm_shape
         return cudaErrorInvalidValue;
     pith_cuda_gemm::Entry &e = g->entry[g->n];
     e.shape = *shape, e.workspace_bytes = workspace_bytes;
-    if (!pith::describe(g->handle, e)) {
-        pith::clear(e);
+    if (!pith::describe(g->blas, g->handle, e)) {
+        pith::clear(g->blas, e);
         return cudaErrorInvalidValue;
     }
     g->n++;
@@ -105,7 +107,7 @@ cudaError_t pith_cuda_gemm_launch(const pith_cuda_gemm *g, const pith_cuda_gemm_
     const pith_cuda_gemm::Entry *e = pith::find(g, *shape);
     if (!e) return cudaErrorInvalidValue;
     const float one = 1, beta = shape->out == PITH_CUDA_OUT_ADD ? 1 : 0;
-    const cublasStatus_t status = cublasLtMatmul(g->handle, e->op, &one, w, e->w, x, e->x, &beta, y, e->y, y, e->y,
+    const cublasStatus_t status = g->blas.Matmul(g->handle, e->op, &one, w, e->w, x, e->x, &beta, y, e->y, y, e->y,
                                                  &e->algo, workspace, e->workspace_bytes, stream);
     return status == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorUnknown;
 }

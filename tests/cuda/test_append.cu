@@ -143,9 +143,9 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
     report_bits("  the same again", differing(once, c.d_pool.get()));
 }
 
-int main() {
-    need_device();
-    for (int i = 0; i < 4; i++) {
+int main(int n_args, char **args) {
+    const asked_for asked = begin(n_args, args);
+    for (int i = 0; asked.checks && i < 4; i++) {
         const bool bf16 = i & 1, prefill = i & 2;
         pith_rope rope = {};
         rope.base = 1e6f, rope.freq_scale = 1, rope.attn_factor = 1, rope.beta_fast = 32, rope.beta_slow = 1,

@@ -146,11 +146,11 @@ static void time_case(const char *model, uint32_t H, uint32_t G, uint32_t n, uin
     report_time(name, median_seconds([&](int) { r.make_plan(); }), (double)r.plan.n);
 }
 
-int main() {
-    need_device();
-    for (int bf16 = 0; bf16 < 2; bf16++) {
+int main(int n_args, char **args) {
+    const asked_for asked = begin(n_args, args);
+    for (int bf16 = 0; asked.checks && bf16 < 2; bf16++) {
         random_case(28, 4, 128, bf16, {1, 63, 64, 65, 700, 2048, 2049, 4500});
-        random_case(40, 8, 128, bf16, {128, 129, 9000});
+        if (!asked.quick) random_case(40, 8, 128, bf16, {128, 129, 9000});
         random_case(14, 2, 64, bf16, {5, 300, 2500});
         random_case(16, 1, 128, bf16, {257, 3000});
         random_case(4, 4, 96, bf16, {1, 130, 2300});
@@ -161,11 +161,13 @@ int main() {
         for (uint32_t d = 64; d <= 256; d += 32)
             exact_case(d, bf16, 64), exact_case(d, bf16, 1024), exact_case(d, bf16, 4096);
     }
-    time_case("7B", 28, 4, 1, 1024);
-    time_case("7B", 28, 4, 1, 32640);
-    time_case("7B", 28, 4, 16, 1024);
-    time_case("7B", 28, 4, 16, 9216);
-    time_case("7B", 28, 4, 64, 2048);
-    time_case("QwQ-32B", 40, 8, 16, 9216);
+    if (asked.times) {
+        time_case("7B", 28, 4, 1, 1024);
+        time_case("7B", 28, 4, 1, 32640);
+        time_case("7B", 28, 4, 16, 1024);
+        time_case("7B", 28, 4, 16, 9216);
+        time_case("7B", 28, 4, 64, 2048);
+        time_case("QwQ-32B", 40, 8, 16, 9216);
+    }
     return finish();
 }

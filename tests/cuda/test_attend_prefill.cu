@@ -99,19 +99,17 @@ static void time_case(uint32_t n, uint32_t before) {
     std::printf("7B, %u tokens behind %u: %.1f us, %.0f TFLOP/s\n", n, before, s * 1e6, flop / s * 1e-12);
 }
 
-int main() {
-    need_device();
-    for (int bf16 = 0; bf16 < 2; bf16++) {
+int main(int n_args, char **args) {
+    const asked_for asked = begin(n_args, args);
+    for (int bf16 = 0; asked.checks && bf16 < 2; bf16++) {
         random_case(28, 4, 128, bf16, 0, 1);
         random_case(28, 4, 128, bf16, 0, 130);
-        random_case(28, 4, 128, bf16, 1000, 333);
+        if (!asked.quick) random_case(28, 4, 128, bf16, 1000, 333);
         random_case(40, 8, 128, bf16, 63, 65);
         random_case(14, 2, 64, bf16, 7, 200);
         for (uint32_t d = 96; d <= 256; d += 32) random_case(16, 1, d, bf16, 50, 90);
         for (uint32_t d = 64; d <= 256; d += 32) exact_case(d, bf16);
     }
-    time_case(1024, 0);
-    time_case(1024, 8192);
-    time_case(256, 32000);
+    if (asked.times) time_case(1024, 0), time_case(1024, 8192), time_case(256, 32000);
     return finish();
 }

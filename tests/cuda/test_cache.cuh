@@ -37,19 +37,27 @@ static int n_failed = 0;
     std::printf("%-64s       %.1f us  %.0f GB/s  %.0f %%\n", name, seconds * 1e6, bytes / seconds * 1e-9,
                 bytes / seconds / READ_BANDWIDTH * 100);
 }
-static int finish() {
-    OK(cudaDeviceSynchronize());
-    std::printf(n_failed ? "%d FAILED\n" : "all passed\n", n_failed);
-    return n_failed != 0;
-}
+// What a program is asked for: `check`, `time`, or without an argument both.
+struct asked_for {
+    bool checks, times;
+    bool quick; // PITH_TEST_QUICK: few cases and small ones, for a sanitizer
+};
 
 // Skips, visibly, where there is no device.
-static void need_device() {
+static asked_for begin(int n_args, char **args) {
     int n = 0;
     if (cudaGetDeviceCount(&n) != cudaSuccess || n == 0) {
         std::printf("skipped: no CUDA device\n");
         std::exit(77);
     }
+    const char *what = n_args > 1 ? args[1] : "";
+    return {std::strcmp(what, "time") != 0, std::strcmp(what, "check") != 0, std::getenv("PITH_TEST_QUICK") != nullptr};
+}
+
+static int finish() {
+    OK(cudaDeviceSynchronize());
+    std::printf(n_failed ? "%d FAILED\n" : "all passed\n", n_failed);
+    return n_failed != 0;
 }
 
 struct random_source {

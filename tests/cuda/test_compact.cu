@@ -101,19 +101,20 @@ static void time_case(uint32_t n_rows, uint32_t k) {
                 2.0 * lanes * n_survivors * (512 + 4));
 }
 
-int main() {
-    need_device();
+int main(int n_args, char **args) {
+    const asked_for asked = begin(n_args, args);
     random_source rng{1};
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; asked.checks && i < (asked.quick ? 2 : 8); i++) {
         const uint32_t d = 64 + 32 * (i % 7), n_rows = 300 + rng.below(3000), first = rng.below(130),
                        tail = rng.below(100);
         const uint32_t gaps = rng.below(60), n = n_rows - first - tail - gaps;
         random_case(d, n_rows, first, tail, gaps, 1 + rng.below(n - 1), i % 2, rng);
     }
-    random_case(128, 1000, 64, 32, 0, 904, true, rng); // nothing moves
-    random_case(128, 1000, 64, 0, 0, 1, false, rng);   // nearly everything goes
-    random_case(128, 1000, 0, 1, 20, 5, false, rng);
-    time_case(1184, 256);
-    time_case(9216, 8192);
+    if (asked.checks) {
+        random_case(128, 1000, 64, 32, 0, 904, true, rng); // nothing moves
+        random_case(128, 1000, 64, 0, 0, 1, false, rng);   // nearly everything goes
+        random_case(128, 1000, 0, 1, 20, 5, false, rng);
+    }
+    if (asked.times) time_case(1184, 256), time_case(9216, 8192);
     return finish();
 }

@@ -270,22 +270,24 @@ static void time_case(uint32_t n_rows) {
                 8.0 * L * G * n_rows);
 }
 
-int main() {
-    need_device();
+int main(int n_args, char **args) {
+    const asked_for asked = begin(n_args, args);
     random_source rng{5};
-    for (uint32_t n : {700u, 1024u, 4095u, 4097u, 9300u}) candidates_case(rng, n);
-    for (int bf16 = 0; bf16 < 2; bf16++) {
-        mass_case(28, 4, 128, bf16, 1300, 1, 32);
-        mass_case(14, 2, 64, bf16, 900, 2, 1);
-        mass_case(6, 2, 96, bf16, 300, 1, 40);
-        for (uint32_t d = 160; d <= 256; d += 32) mass_case(4, 2, d, bf16, 500, 3, 33);
-        for (uint32_t d = 64; d <= 256; d += 32) exact_mass_case(d, bf16);
+    if (asked.checks) {
+        for (uint32_t n : {700u, 1024u, 4095u, 4097u, 9300u}) candidates_case(rng, n);
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            if (!asked.quick) mass_case(28, 4, 128, bf16, 1300, 1, 32);
+            mass_case(14, 2, 64, bf16, 900, 2, 1);
+            mass_case(6, 2, 96, bf16, 300, 1, 40);
+            for (uint32_t d = 160; d <= 256; d += 32) mass_case(4, 2, d, bf16, 500, 3, 33);
+            for (uint32_t d = 64; d <= 256; d += 32) exact_mass_case(d, bf16);
+        }
+        for (uint32_t n : {1u, 6u, 257u, 3000u})
+            if (!asked.quick || n < 3000) scores_case(rng, n);
+        for (int kind = 0; kind < 3; kind++)
+            top_case(rng, 1, 1, kind), top_case(rng, 1000, 1000, kind), top_case(rng, 9216, 8192, kind),
+                top_case(rng, 1025, 7, kind);
     }
-    for (uint32_t n : {1u, 6u, 257u, 3000u}) scores_case(rng, n);
-    for (int kind = 0; kind < 3; kind++)
-        top_case(rng, 1, 1, kind), top_case(rng, 1000, 1000, kind), top_case(rng, 9216, 8192, kind),
-            top_case(rng, 1025, 7, kind);
-    time_case(1184);
-    time_case(9216);
+    if (asked.times) time_case(1184), time_case(9216);
     return finish();
 }

@@ -77,10 +77,10 @@ static void time_case(const char *what, uint32_t n, float spread, pith_draw draw
                 4.0 * n * V);
 }
 
-int main() {
-    need_device();
+int main(int n_args, char **args) {
+    const asked_for asked = begin(n_args, args);
     for (uint32_t V : {1u, 17u, 5000u, 32001u, 152064u, 262144u})
-        for (int shape = 0; shape < 3; shape++) {
+        for (int shape = 0; asked.checks && shape < 3 && !(asked.quick && V > 32001); shape++) {
             const float spread = shape == 0 ? 3.0f : 0.01f; // peaked, flat: the head does not fit; ties
             const bool ties = shape == 2;
             one_case("greedy", V, spread, ties, {0, 0, 1, 0, 0});
@@ -92,7 +92,8 @@ int main() {
         }
     const pith_draw greedy = {0, 0, 1, 0, 0}, plain = {0.6f, 0, 1, 0, 0}, paper = {0.6f, 0, 0.95f, 0, 0};
     for (uint32_t n : {1u, 16u, 64u})
-        time_case("greedy", n, 3, greedy), time_case("temperature", n, 3, plain),
-            time_case("top-p, peaked", n, 3, paper), time_case("top-p, flat", n, 0.1f, paper);
+        if (asked.times)
+            time_case("greedy", n, 3, greedy), time_case("temperature", n, 3, plain),
+                time_case("top-p, peaked", n, 3, paper), time_case("top-p, flat", n, 0.1f, paper);
     return finish();
 }
