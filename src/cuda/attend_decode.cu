@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(THREADS, (D <= 128 && NT == 1) ? 3 : 1) attend
     constexpr int NV = D / (8 * VB);   // such loads of a row
     constexpr int NK = D / 32;         // 16-byte loads of half a key row pair
     constexpr int HEADS = 8 * NT;
-    extern __shared__ float shared[]; // (WARPS, HEADS, D) sums, (WARPS, HEADS, 2) maxima and weights
+    extern __shared__ __align__(16) float shared[]; // (WARPS, HEADS, D) sums, (WARPS, HEADS, 2) maxima and weights
     __shared__ uint32_t is_last;
     float *shared_ml = shared + WARPS * HEADS * D;
 

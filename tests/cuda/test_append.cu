@@ -92,7 +92,7 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
     std::vector<char> window_touched(got_w.size(), 0);
     double error = 0;
     size_t wrong = 0;
-    const double ulp = bf16 ? 0x1p-9 : 0x1p-12;
+    const double rounding = bf16 ? 0x1p-8 : 0x1p-11; // half a unit of the last place, relative to the smallest
     auto check = [&](double got, double want, double relative) {
         const double e = std::fabs(got - want) / (std::max(std::fabs(want), 0.25) * relative);
         if (!(e <= error)) error = e;
@@ -120,7 +120,7 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
             }
             for (uint32_t e = 0; e < d; e++) {
                 if (exact || is_v) wrong += row[e] != to_bits((float)x[e], bf16);
-                else check(from_bits(row[e], bf16), x[e], 1.01 * ulp + 2e-5);
+                else check(from_bits(row[e], bf16), x[e], 1.01 * rounding + 2e-5);
             }
             if (!is_q || slot[i] < 0) continue;
             const size_t at = (size_t)s * window_size + (((size_t)layer * cap + slot[i]) * H + h) * d;

@@ -93,6 +93,7 @@ static void time_case(uint32_t n, uint32_t before) {
     device<uint16_t> d_q(q), out(q.size());
     device<int32_t> seq(std::vector<int32_t>{0});
     const pith_cuda_cache view = c.view();
+    OK(pith_cuda_attend_prefill_init(&geo, PITH_CUDA_BF16));
     const double s =
         median_seconds([&](int) { OK(pith_cuda_attend_prefill(&view, 0, d_q.p, seq.p, n, out.p, PITH_CUDA_BF16, 0)); });
     const double flop = 4.0 * H * d * ((double)n * before + 0.5 * n * (n + 1.0));
