@@ -1,13 +1,17 @@
 # Pith. `make help` lists what can be asked for. CMake compiles, scripts/ fetch and set up; this file says in which order.
 #
-# Variants never share objects: build/release, build/asan, build/clang, build/fuzz. All share build/llama.
+# Variants never share objects: build/release, build/cuda, build/asan, build/clang, build/fuzz. All share build/llama.
+#
+# CUDA=90 with build, demo, check or install: with the CUDA backend for a Hopper card; CUDA="80;90" for Ampere as well.
 
 JOBS         ?= $(shell nproc)
 PREFIX       ?= /usr/local
+CUDA         ?=
 FUZZ_SECONDS ?= 60
 LLAMA        := $(abspath $(or $(PITH_LLAMA_CPP),third_party/llama.cpp))
 TINYLLAMA    := models/tinyllama-1.1b-chat.gguf
 
+VARIANT      := build/$(if $(CUDA),cuda,release)
 CONFIGURE    := cmake -S . -DPITH_LLAMA_CPP=$(LLAMA)
 COMPILE      := env -u MAKEFLAGS -u MAKELEVEL cmake --build
 PEER         := -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF \
@@ -26,27 +30,27 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 build: ready-to-build ## build/pith, after whatever set-up is missing
-	@$(CONFIGURE) -B build/release > build/configure.log
-	@$(COMPILE) build/release -j $(JOBS) --target pith_program
-	@ln -sfn release/pith build/pith
+	@$(CONFIGURE) -B $(VARIANT) -DPITH_CUDA="$(CUDA)" > build/configure.log
+	@$(COMPILE) $(VARIANT) -j $(JOBS) --target pith_program
+	@ln -sfn $(notdir $(VARIANT))/pith build/pith
 
 demo: build ## Pebble solves a puzzle, with the full cache and with a compressed one side by side
 	@scripts/demo.py
 
-test: lint check test-isa test-neon asan ## all of these, after whatever set-up is missing:
+test: lint check test-isa test-neon asan check-cuda ## all of these, after whatever set-up is missing:
 
 lint: ready-to-test ## compiled by clang too, with all warnings as errors
 	@CC=clang CXX=clang++ $(CONFIGURE) -B build/clang -DPITH_TESTS=ON > build/configure.log
 	@$(COMPILE) build/clang -j $(JOBS)
 
 check: ready-to-test build ## the test suite, as released
-	@$(CONFIGURE) -B build/release -DPITH_TESTS=ON > build/configure.log
-	@$(COMPILE) build/release -j $(JOBS)
-	@$(TESTS) build/release
+	@$(CONFIGURE) -B $(VARIANT) -DPITH_CUDA="$(CUDA)" -DPITH_TESTS=ON > build/configure.log
+	@$(COMPILE) $(VARIANT) -j $(JOBS)
+	@$(TESTS) $(VARIANT)
 
 test-isa: check ## the suite again without AVX-512, then without AVX2
-	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) build/release
-	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) build/release
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) $(VARIANT)
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) $(VARIANT)
 
 test-neon: ready-to-test ## the kernels' test, compiled for 64-bit ARM, in an emulator
 	@mkdir -p build/neon
@@ -58,6 +62,19 @@ asan: ready-to-test ## the suite with AddressSanitizer and UndefinedBehaviorSani
 	@$(CONFIGURE) -B build/asan -DPITH_TESTS=ON -DPITH_SANITIZE=address,undefined > build/configure.log
 	@$(COMPILE) build/asan -j $(JOBS)
 	PITH_TEST_QUICK=1 $(TESTS) build/asan
+
+check-cuda: ready-to-test ## the CUDA backend compiles, links and says what is missing; nothing where nvcc is not there
+	@command -v nvcc > /dev/null || { echo "CUDA backend not compiled: no nvcc"; exit 0; }; \
+	set -e; clang $(filter-out -static,$(NEON_FLAGS)) -fsyntax-only -DPITH_CUDA_LIBRARY_DIR='""' \
+	    -isystem "$$(dirname "$$(command -v nvcc)")/../include" src/cuda/*.c; \
+	$(CONFIGURE) -B build/cuda -DPITH_CUDA="$(or $(CUDA),90)" -DPITH_TESTS=ON > build/configure.log; \
+	$(COMPILE) build/cuda -j $(JOBS) --target cuda_tests; \
+	$(TESTS) build/cuda -L cuda; \
+	[ -e /dev/nvidiactl ] || echo "GPU tests skipped: no device"
+
+test-cuda: ## the tests of the CUDA kernels, on a device; needs CMake and nvcc alone
+	@CUDA="$(or $(CUDA),90)" tests/cuda/run.sh build
+	@tests/cuda/run.sh check
 
 fuzz: ready-to-test ## each fuzz target for FUZZ_SECONDS (60); finds go to build/fuzz
 	@CC=clang CXX=clang++ $(CONFIGURE) -B build/fuzz -DPITH_FUZZ=ON -DPITH_SANITIZE=address,undefined > build/configure.log
@@ -74,10 +91,10 @@ bench: build ## Pith and llama.cpp measured in turn; writes docs/bench.md
 	bench/run.sh
 
 install: build ## program, library, header and pkg-config file into PREFIX (/usr/local)
-	@cmake --install build/release --prefix $(PREFIX)
+	@cmake --install $(VARIANT) --prefix $(PREFIX)
 
 clean: ## removes our objects; what was fetched and llama.cpp's build stay
-	rm -rf build/release build/asan build/clang build/fuzz build/neon build/pith
+	rm -rf build/release build/cuda build/cuda-* build/asan build/clang build/fuzz build/neon build/pith
 
 distclean: ## removes everything that was built or fetched
 	rm -rf build third_party models/.fetch $(TINYLLAMA)

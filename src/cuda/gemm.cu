@@ -57,7 +57,7 @@ static bool describe(const pith_cuda_blas &blas, cublasLtHandle_t handle, pith_c
     int n_found = 0;
     const bool found =
         blas.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &e.workspace_bytes,
-                                             sizeof e.workspace_bytes) == ok &&
+                                          sizeof e.workspace_bytes) == ok &&
         blas.MatmulAlgoGetHeuristic(handle, e.op, e.w, e.x, e.y, e.y, preference, 1, &result, &n_found) == ok &&
         n_found == 1;
     blas.MatmulPreferenceDestroy(preference);

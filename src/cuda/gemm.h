@@ -25,8 +25,8 @@ typedef struct pith_cuda_gemm_shape {
 extern "C" {
 #endif
 
-// cudaErrorMemoryAllocation, or cudaErrorNotSupported when cuBLASLt is not there (blas.h says where it is looked for) or
-// does not start.
+// cudaErrorMemoryAllocation, or cudaErrorNotSupported when cuBLASLt is not there (blas.h says where it is looked for)
+// or does not start.
 cudaError_t pith_cuda_gemm_create(pith_cuda_gemm **out);
 void pith_cuda_gemm_free(pith_cuda_gemm *);
 
