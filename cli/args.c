@@ -123,3 +123,13 @@ void args_help(const arg *args, size_t n) {
         printf("  %-26s %s\n", left, a->help);
     }
 }
+
+int args_kv_type(const char *text, pith_kv_type *out) {
+    static const struct {
+        const char *name;
+        pith_kv_type type;
+    } known[] = {{"auto", PITH_KV_AUTO}, {"f16", PITH_KV_F16}, {"f32", PITH_KV_F32}, {"bf16", PITH_KV_BF16}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcmp(text, known[i].name)) return *out = known[i].type, EXIT_OK;
+    return complain(EXIT_USAGE, "--kv: expected auto, f16, f32 or bf16, found \"%s\"", text);
+}

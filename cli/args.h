@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pith.h"
+
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 typedef enum arg_kind {
@@ -34,6 +36,9 @@ int args_parse(arg *args, size_t n, int first, int argc, char **argv);
 
 // Prints the options, grouped, to stdout.
 void args_help(const arg *args, size_t n);
+
+// The value of --kv: auto, f16, f32, bf16. EXIT_OK, or EXIT_USAGE after one line on stderr.
+int args_kv_type(const char *text, pith_kv_type *out);
 
 // One line on stderr: "pith: ...". Returns `code`.
 __attribute__((format(printf, 2, 3))) int complain(int code, const char *fmt, ...);

@@ -20,18 +20,20 @@
 enum { MOST_POLICIES = 64, MOST_BATCH = 512, EXIT_INTERRUPTED = 130 };
 
 static struct options {
-    const char *task, *model, *policies, *data, *out, *shard, *html;
+    const char *task, *model, *device, *kv, *policies, *data, *out, *shard, *html;
     bool json;
     uint32_t samples, batch, max_new, limit, threads, context;
     float temperature, top_p;
     uint64_t seed, budget;
-} opt = {.policies = "full;rpc", .samples = 1, .batch = 8, .max_new = 16384, .temperature = 0.6f, .top_p = 0.95f};
+} opt = {
+    .device = "cpu", .kv = "auto", .policies = "full;rpc", .samples = 1, .batch = 8, .max_new = 16384, .temperature = 0.6f, .top_p = 0.95f};
 
 static arg args[] = {
     {.kind = ARG_GROUP, .help = "Model"},
     {ARG_TEXT, "--model", "-m", "FILE", &opt.model, 0, 0, "GGUF file with a chat template", false},
     {ARG_COUNT, "--context", NULL, "N", &opt.context, 16, 1 << 24,
      "most tokens of a prompt and its answer (the model's)", false},
+    {ARG_TEXT, "--device", NULL, "NAME", &opt.device, 0, 0, "cpu, cuda or cuda:N (cpu)", false},
     {ARG_COUNT, "--threads", NULL, "N", &opt.threads, 1, 128, "most threads of a step (all CPUs)", false},
     {.kind = ARG_GROUP, .help = "What is compared"},
     {ARG_TEXT, "--policy", NULL, "SPEC;SPEC", &opt.policies, 0, 0,
@@ -47,6 +49,7 @@ static arg args[] = {
     {ARG_SEED, "--seed", NULL, "N", &opt.seed, 0, 0, "same seed, same samples (0)", false},
     {.kind = ARG_GROUP, .help = "Running"},
     {ARG_COUNT, "--batch", NULL, "B", &opt.batch, 1, MOST_BATCH, "answers generated at once; changes none (8)", false},
+    {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "type of the cache: f16, f32 (CPU), bf16 (GPU) or auto (auto)", false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0, "most memory of the cache, such as 2G", false},
     {.kind = ARG_GROUP, .help = "Results"},
     {ARG_TEXT, "--out", "-o", "DIR", &opt.out, 0, 0, "folder of the samples; a run goes on where it stopped", false},
@@ -173,6 +176,9 @@ static int open_model(run *r) {
     pith_engine_params params;
     pith_engine_params_init(&params);
     params.n_threads = opt.threads, params.n_ctx = opt.context, params.kv_budget_bytes = opt.budget;
+    params.device = opt.device;
+    const int kv_code = args_kv_type(opt.kv, &params.kv_type);
+    if (kv_code != EXIT_OK) return kv_code;
     params.max_sequences = opt.batch + 1; // one more reads the next prompt
     if (pith_engine_new(r->model, &params, &r->engine, &r->err) != PITH_OK) return failed(&r->err);
 

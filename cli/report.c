@@ -35,8 +35,13 @@ void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint3
         generated += s.n_generated;
         if (s.decode_ms > slowest_ms) slowest_ms = s.decode_ms;
     }
-    fprintf(stderr, "speed   %.1f tokens/s (%u thread%s at most, %s)\n", rate(generated, slowest_ms), e.n_threads,
-            e.n_threads == 1 ? "" : "s", e.isa);
+    const double speed = rate(generated, slowest_ms);
+    if (e.device_bytes_total > 0) // a GPU
+        fprintf(stderr, "speed   %.1f tokens/s (%s, %s)\n", speed, e.device, e.isa);
+    else
+        fprintf(stderr, "speed   %.1f tokens/s (%u thread%s at most, %s)\n", speed, e.n_threads,
+                e.n_threads == 1 ? "" : "s", e.isa);
+    if (*e.note) fprintf(stderr, "note    %s\n", e.note);
 }
 
 static json_t *sequence_json(const pith_sequence *seq, const text *answer, bool interrupted) {

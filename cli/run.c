@@ -15,22 +15,24 @@
 enum { MOST_PROMPT_BYTES = 64 << 20, MOST_SAMPLES = 256, PROGRESS_TOKENS = 1024 };
 
 static struct options {
-    const char *model, *policy, *prompt, *file, *system, *kv, *trace;
+    const char *model, *policy, *prompt, *file, *system, *kv, *trace, *device;
     bool raw, interactive, ignore_end, greedy, json;
     uint32_t samples, max_new, threads, context, top_k;
     float temperature, top_p, min_p;
     uint64_t seed, budget;
-} opt = {.policy = "rpc", .kv = "f16", .samples = 1, .max_new = 4096, .temperature = 0.6f, .top_p = 0.95f};
+} opt = {.policy = "rpc", .kv = "auto", .device = "cpu", .samples = 1, .max_new = 4096, .temperature = 0.6f, .top_p = 0.95f};
 
 static arg args[] = {
     {.kind = ARG_GROUP, .help = "Model"},
     {ARG_TEXT, "--model", "-m", "FILE", &opt.model, 0, 0, "GGUF file (qwen2, qwen3, llama)", false},
     {ARG_COUNT, "--context", NULL, "N", &opt.context, 16, 1 << 24, "most tokens of a conversation (the model's)",
      false},
+    {ARG_TEXT, "--device", NULL, "NAME", &opt.device, 0, 0, "cpu, cuda or cuda:N (cpu)", false},
     {ARG_COUNT, "--threads", NULL, "N", &opt.threads, 1, 128, "most threads of a step (all CPUs)", false},
     {.kind = ARG_GROUP, .help = "Cache"},
     {ARG_TEXT, "--policy", NULL, "SPEC", &opt.policy, 0, 0, "full, rpc:p=1024,r=32,c=4,..., window, random (rpc)", false},
-    {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16 or f32 (f16)", false},
+    {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16, f32 (CPU), bf16 (GPU); auto: f16, on a GPU bf16 (auto)",
+     false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0, "most memory of the cache, such as 2G", false},
     {ARG_TEXT, "--trace", NULL, "FILE", &opt.trace, 0, 0, "write what each compression kept, one JSON line each",
      false},
@@ -101,7 +103,8 @@ static int open_session(session *s) {
     pith_engine_params engine;
     pith_engine_params_init(&engine);
     engine.n_threads = opt.threads, engine.n_ctx = opt.context, engine.max_sequences = opt.samples;
-    engine.kv_type = strcmp(opt.kv, "f32") ? PITH_KV_F16 : PITH_KV_F32;
+    engine.device = opt.device;
+    args_kv_type(opt.kv, &engine.kv_type); // checked
     engine.kv_budget_bytes = opt.budget;
     if (pith_engine_new(s->model, &engine, &s->engine, &s->err) != PITH_OK) return failed(&s->err);
 
@@ -391,8 +394,9 @@ static int converse(session *s) {
 
 static int check_options(void) {
     if (!opt.model) return complain(EXIT_USAGE, "expected --model FILE (pith help run)");
-    if (strcmp(opt.kv, "f16") && strcmp(opt.kv, "f32"))
-        return complain(EXIT_USAGE, "--kv: expected f16 or f32, found \"%s\"", opt.kv);
+    pith_kv_type kv_type;
+    const int kv_code = args_kv_type(opt.kv, &kv_type);
+    if (kv_code != EXIT_OK) return kv_code;
     if (!!opt.prompt + !!opt.file + opt.interactive > 1)
         return complain(EXIT_USAGE, "expected one of --prompt, --file and --interactive");
     if (opt.interactive && (opt.raw || opt.samples > 1))

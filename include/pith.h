@@ -36,6 +36,7 @@ typedef enum pith_status {
     PITH_E_MEMORY,      // not enough memory: of the host, or of the cache budget
     PITH_E_CONTEXT,     // more tokens than the context holds
     PITH_E_STATE,       // the call does not fit the object's state
+    PITH_E_DEVICE,      // a device failed; what was computed on it is lost, and so is the engine
 } pith_status;
 
 typedef struct pith_error {
@@ -118,13 +119,15 @@ void pith_text_free(char *text);
 
 // ---------------------------------------------------------------------------------------------------- engine
 
-typedef enum pith_kv_type { PITH_KV_F16 = 0, PITH_KV_F32 = 1 } pith_kv_type;
+// AUTO: f16 on a CPU; on a GPU bf16, or f16 for a model whose matrices are all f16. A CPU has f16 and f32, a GPU f16 and
+// bf16.
+typedef enum pith_kv_type { PITH_KV_AUTO, PITH_KV_F16, PITH_KV_F32, PITH_KV_BF16 } pith_kv_type;
 
 typedef struct pith_engine pith_engine;
 
 typedef struct pith_engine_params {
-    const char *device; // "cpu"; NULL means "cpu"
-    uint32_t n_threads; // at most; 0: as many as affinity and cgroup allow
+    const char *device; // "cpu", "cuda" or "cuda:N" (the N-th GPU, from 0); NULL means "cpu"
+    uint32_t n_threads; // at most; 0: as many as affinity and cgroup allow. On a GPU: for loading weights
     pith_kv_type kv_type;
     uint64_t kv_budget_bytes;     // the page pool's size, 0: half of the memory that is available; never more than
                                   // `max_sequences` full contexts need
@@ -134,7 +137,7 @@ typedef struct pith_engine_params {
     const pith_allocator *alloc;  // borrowed, must outlive the engine
 } pith_engine_params;
 
-void pith_engine_params_init(pith_engine_params *params); // the defaults: one sequence, f16, the rest 0
+void pith_engine_params_init(pith_engine_params *params); // the defaults: one sequence, the rest 0
 
 pith_status pith_engine_new(const pith_model *model, const pith_engine_params *params, pith_engine **out,
                             pith_error *err);
@@ -148,7 +151,12 @@ typedef struct pith_engine_info {
     uint64_t pool_bytes;      // the budget, a whole number of pages
     uint64_t pool_used_bytes; // pages with at least one owner, now
     uint64_t row_bytes;       // K, V and positions of one token over all lanes
-    char isa[16];             // level of our own kernels: "avx512", "avx2", "neon", "portable"
+    char device[64];          // "cpu", or the GPU's name
+    char isa[16];             // level of our own kernels: "avx512", "avx2", "neon", "portable"; "sm_90"
+    pith_kv_type kv_type;     // never AUTO
+    uint64_t device_bytes_used;  // memory of the GPU in use by everyone, as its driver counts it; 0 on a CPU
+    uint64_t device_bytes_total; // that it has; 0 on a CPU
+    char note[120];           // what loading did to the weights, worth a line to people; else ""
 } pith_engine_info;
 
 void pith_engine_describe(const pith_engine *engine, pith_engine_info *out);

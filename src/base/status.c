@@ -41,6 +41,7 @@ const char *pith_status_name(pith_status status) {
     case PITH_E_MEMORY: return "out of memory";
     case PITH_E_CONTEXT: return "context exceeded";
     case PITH_E_STATE: return "wrong state";
+    case PITH_E_DEVICE: return "device error";
     }
     return "unknown status";
 }

@@ -143,7 +143,10 @@ static void sample(pith_backend *backend, const float *const *rows, const pith_d
 
 // ---------------------------------------------------------------------------------------------- create, free
 
-static const char *isa(const pith_backend *backend) { return ((const pith_cpu *)backend)->kernels->name; }
+static void describe(const pith_backend *backend, pith_device_info *out) {
+    *out = (pith_device_info){.name = "cpu"};
+    strncpy(out->isa, ((const pith_cpu *)backend)->kernels->name, sizeof out->isa - 1);
+}
 
 static void destroy(pith_backend *backend) {
     if (!backend) return;
@@ -212,7 +215,7 @@ pith_status pith_cpu_create(const pith_geometry *geo, const pith_cpu_params *par
     cpu->alloc = params->alloc, cpu->geo = *geo, cpu->max_rows = params->max_rows;
     cpu->ops = (pith_ops){.name = "cpu",
                           .free = destroy,
-                          .isa = isa,
+                          .describe = describe,
                           .spare_bytes = spare_bytes,
                           .check = check,
                           .pool_create = pool_create,

@@ -145,7 +145,7 @@ cudaError_t append(const pith_cuda_cache *c, const pith_cuda_windows *w, const p
         *a,          sections_of(*c), c->pages,      c->first,   c->n_rows, w ? w->q : nullptr, w ? w->cap : nullptr,
         g->n_layers, g->n_heads,      g->n_kv_heads, g->head_dim};
     const dim3 grid((g->n_heads + 2 * g->n_kv_heads + WARPS - 1) / WARPS, a->n);
-    if (c->type == PITH_CUDA_BF16) append_kernel<true><<<grid, WARPS * 32, 0, stream>>>(args, prefill);
+    if (c->type == PITH_HALF_BF16) append_kernel<true><<<grid, WARPS * 32, 0, stream>>>(args, prefill);
     else append_kernel<false><<<grid, WARPS * 32, 0, stream>>>(args, prefill);
     return cudaGetLastError();
 }

@@ -376,13 +376,13 @@ constexpr size_t shared_bytes(int d, int nt) { return (size_t)WARPS * 8 * nt * (
 
 using kernel = void (*)(attend_args);
 
-template <int D, int NT> kernel of_type(pith_cuda_half type) {
-    return type == PITH_CUDA_BF16 ? attend_kernel<D, NT, true> : attend_kernel<D, NT, false>;
+template <int D, int NT> kernel of_type(pith_half type) {
+    return type == PITH_HALF_BF16 ? attend_kernel<D, NT, true> : attend_kernel<D, NT, false>;
 }
-template <int D> kernel of_heads(uint32_t g, pith_cuda_half type) {
+template <int D> kernel of_heads(uint32_t g, pith_half type) {
     return g <= 8 ? of_type<D, 1>(type) : of_type<D, 2>(type);
 }
-kernel kernel_for(const pith_geometry *geo, pith_cuda_half type) {
+kernel kernel_for(const pith_geometry *geo, pith_half type) {
     const uint32_t g = geo->n_heads / geo->n_kv_heads;
     if (geo->elt_bytes != 2 || g == 0 || g > 16) return nullptr;
     switch (geo->head_dim) {
@@ -431,7 +431,7 @@ extern "C" cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *c, const int
 
 extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_t layer, const uint16_t *q,
                                                const void *plan, void *parts, uint32_t cap_items, uint32_t n_blocks,
-                                               uint16_t *out, pith_cuda_half out_type, cudaStream_t stream) {
+                                               uint16_t *out, pith_half out_type, cudaStream_t stream) {
     const kernel run = kernel_for(&c->geo, c->type);
     if (!run || n_blocks == 0) return cudaErrorInvalidValue;
     const item *items = static_cast<const item *>(plan) + (size_t)layer * (1 + cap_items);
@@ -446,12 +446,12 @@ extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_
                               cap_items,
                               c->geo.n_heads,
                               c->geo.n_kv_heads,
-                              out_type == PITH_CUDA_BF16};
+                              out_type == PITH_HALF_BF16};
     run<<<n_blocks, THREADS, shared_for(&c->geo), stream>>>(args);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_cuda_half type, uint32_t *n_blocks) {
+extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_half type, uint32_t *n_blocks) {
     const kernel run = kernel_for(geo, type);
     int device, n_sm, per_sm;
     if (!run) return cudaErrorInvalidValue;

@@ -34,8 +34,8 @@ cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *, const int32_t *seq, u
 // bits.
 cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *, uint32_t layer, const uint16_t *q, const void *plan,
                                     void *parts, uint32_t cap_items, uint32_t n_blocks, uint16_t *out,
-                                    pith_cuda_half out_type, cudaStream_t);
-cudaError_t pith_cuda_attend_blocks(const pith_geometry *, pith_cuda_half type, uint32_t *n_blocks);
+                                    pith_half out_type, cudaStream_t);
+cudaError_t pith_cuda_attend_blocks(const pith_geometry *, pith_half type, uint32_t *n_blocks);
 
 #ifdef __cplusplus
 }

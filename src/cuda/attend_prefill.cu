@@ -194,11 +194,11 @@ struct choice {
     size_t shared;
 };
 
-template <int D> choice of_dim(pith_cuda_half type) {
-    return {type == PITH_CUDA_BF16 ? (kernel)attend_kernel<D, true> : (kernel)attend_kernel<D, false>,
+template <int D> choice of_dim(pith_half type) {
+    return {type == PITH_HALF_BF16 ? (kernel)attend_kernel<D, true> : (kernel)attend_kernel<D, false>,
             2 * sizeof(stage<D>)};
 }
-choice choice_for(const pith_geometry *geo, pith_cuda_half type) {
+choice choice_for(const pith_geometry *geo, pith_half type) {
     if (geo->elt_bytes != 2) return {};
     switch (geo->head_dim) {
     case 64: return of_dim<64>(type);
@@ -214,14 +214,14 @@ choice choice_for(const pith_geometry *geo, pith_cuda_half type) {
 
 } // namespace
 
-extern "C" cudaError_t pith_cuda_attend_prefill_init(const pith_geometry *geo, pith_cuda_half type) {
+extern "C" cudaError_t pith_cuda_attend_prefill_init(const pith_geometry *geo, pith_half type) {
     const choice c = choice_for(geo, type);
     if (!c.run) return cudaErrorInvalidValue;
     return cudaFuncSetAttribute(c.run, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)c.shared);
 }
 
 extern "C" cudaError_t pith_cuda_attend_prefill(const pith_cuda_cache *c, uint32_t layer, const uint16_t *q,
-                                                const int32_t *seq, uint32_t n, uint16_t *out, pith_cuda_half out_type,
+                                                const int32_t *seq, uint32_t n, uint16_t *out, pith_half out_type,
                                                 cudaStream_t stream) {
     const choice k = choice_for(&c->geo, c->type);
     if (!k.run) return cudaErrorInvalidValue;
@@ -238,7 +238,7 @@ extern "C" cudaError_t pith_cuda_attend_prefill(const pith_cuda_cache *c, uint32
                               c->geo.n_heads,
                               c->geo.n_kv_heads,
                               n,
-                              out_type == PITH_CUDA_BF16};
+                              out_type == PITH_HALF_BF16};
     const dim3 grid((n * (c->geo.n_heads / c->geo.n_kv_heads) + TILE - 1) / TILE, c->geo.n_kv_heads);
     k.run<<<grid, THREADS, k.shared, stream>>>(args);
     return cudaGetLastError();

@@ -21,14 +21,14 @@
 
 #include "ops/page.h"
 
-typedef enum pith_cuda_half { PITH_CUDA_F16, PITH_CUDA_BF16 } pith_cuda_half; // a 16-bit type
+typedef enum pith_half { PITH_HALF_F16, PITH_HALF_BF16 } pith_half; // a 16-bit type
 
 // By value to every launch. All pointers are device memory.
 typedef struct pith_cuda_cache {
     uint8_t *base; // page `id` starts at base + id * page_bytes
     size_t page_bytes;
     pith_geometry geo; // elt_bytes 2
-    pith_cuda_half type;
+    pith_half type;
     const int32_t *pages;  // every lane's page ids, one after another
     const int32_t *first;  // (n_seqs, n_layers, G) where a lane's ids begin in `pages`
     const int32_t *n_rows; // (n_seqs, n_layers, G) rows of a lane

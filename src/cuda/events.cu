@@ -449,7 +449,7 @@ extern "C" cudaError_t pith_cuda_mass(const pith_cuda_cache *c, const pith_cuda_
         return cudaMemsetAsync(score, 0, (size_t)e->n_layers * geo->n_heads * e->n * sizeof(float), stream);
     const mass_layout m = layout_of(geo, e->n_layers, e->n, n_slots);
     uint8_t *at = static_cast<uint8_t *>(scratch);
-    const bool ref = arith == PITH_ARITH_BF16, bf16 = c->type == PITH_CUDA_BF16;
+    const bool ref = arith == PITH_ARITH_BF16, bf16 = c->type == PITH_HALF_BF16;
     uint16_t *terms = reinterpret_cast<uint16_t *>(at);
     const dim3 grid(m.R_padded, geo->n_heads, e->n_layers);
     auto *cut = ref ? terms_kernel<1, true> : bf16 ? terms_kernel<2, true> : terms_kernel<2, false>;

@@ -6,6 +6,8 @@
 
 #include "ops/ops.h"
 
+#define PITH_CUDA_SAMPLE_MAX_VOCAB (1u << 18)
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -13,7 +15,7 @@ extern "C" {
 // Scratch of a launch, device memory. Contents need no preparation.
 size_t pith_cuda_sample_scratch(uint32_t n, uint32_t n_vocab);
 
-// logits: device (n, V), V <= 2^18. draws: device (n), read at each launch. ids: device (n). host_ids: pinned host
+// logits: device (n, V), V <= PITH_CUDA_SAMPLE_MAX_VOCAB. draws: device (n), read at each launch. ids: device (n). host_ids: pinned host
 // memory mapped into the device's address space (n), or NULL. live: device (n) entries below 0 are padding and get no
 // token, or NULL. The token of a sequence depends on its own logits and draw alone.
 cudaError_t pith_cuda_sample(const float *logits, uint32_t n, uint32_t n_vocab, const pith_draw *draws,

@@ -7,8 +7,9 @@
 #include "base/mem.h"
 #include "cpu/backend.h"
 #include "cpu/threads.h"
+#include "cuda/backend.h"
 
-enum { DEFAULT_CHUNK = 256, MAX_CHUNK = 4096, MAX_SEQUENCES = 1024 };
+enum { DEFAULT_CHUNK = 256, MAX_CHUNK = 4096, MAX_SEQUENCES = 1024, MAX_DEVICES = 64 };
 
 void pith_engine_params_init(pith_engine_params *params) { *params = (pith_engine_params){.max_sequences = 1}; }
 
@@ -22,21 +23,56 @@ static uint32_t pool_pages(const pith_engine_params *params, const pith_backend 
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
-static pith_status create_backend(pith_engine *e, const char *device, pith_error *err) {
-    (void)device; // checked: this build has one
-    pith_cpu_params cpu = {
-        .n_threads = e->n_threads, .max_rows = e->n_ctx, .disabled = getenv("PITH_DISABLE_CPU"), .alloc = e->alloc};
-    return pith_cpu_create(&e->geo, &cpu, &e->backend, err);
+// ------------------------------------------------------------------------------------------------- the device
+
+// "cpu" is -1, "cuda" 0, "cuda:N" N.
+static pith_status parse_device(const char *text, int32_t *out, pith_error *err) {
+    *out = -1;
+    if (!text || !strcmp(text, "cpu")) return PITH_OK;
+    if (!strcmp(text, "cuda")) return *out = 0, PITH_OK;
+    if (!strncmp(text, "cuda:", 5) && text[5] >= '0' && text[5] <= '9') {
+        char *end;
+        const unsigned long n = strtoul(text + 5, &end, 10);
+        if (!*end && n < MAX_DEVICES) return *out = (int32_t)n, PITH_OK;
+    }
+    return pith_fail(err, PITH_E_ARG, "device: expected cpu, cuda or cuda:N with N below %d, found \"%.40s\"",
+                     MAX_DEVICES, text);
 }
 
+// AUTO: what a model computes in, as far as the device has it.
+static pith_status choose_kv_type(const pith_engine_params *params, const pith_weights *w, bool gpu, pith_kv_type *out,
+                                  pith_error *err) {
+    *out = params->kv_type;
+    if (*out == PITH_KV_AUTO) *out = gpu && w->layers[0].wq->type != PITH_TENSOR_F16 ? PITH_KV_BF16 : PITH_KV_F16;
+    const bool known = *out == PITH_KV_F16 || *out == (gpu ? PITH_KV_BF16 : PITH_KV_F32);
+    if (known) return PITH_OK;
+    return pith_fail(err, PITH_E_ARG, "cache type: on a %s expected f16 or %s", gpu ? "GPU" : "CPU",
+                     gpu ? "bf16" : "f32");
+}
+
+static pith_status create_backend(pith_engine *e, int32_t device, pith_error *err) {
+    if (device < 0) {
+        pith_cpu_params cpu = {.n_threads = e->n_threads,
+                               .max_rows = e->n_ctx,
+                               .disabled = getenv("PITH_DISABLE_CPU"),
+                               .alloc = e->alloc};
+        return pith_cpu_create(&e->geo, &cpu, &e->backend, err);
+    }
+    pith_cuda_params cuda = {.device = (uint32_t)device,
+                             .kv_bf16 = e->kv_type == PITH_KV_BF16,
+                             .max_rows = e->n_ctx,
+                             .max_sequences = e->max_sequences,
+                             .n_threads = e->n_threads,
+                             .alloc = e->alloc};
+    return pith_cuda_create(&e->geo, &cuda, &e->backend, err);
+}
+
+// ----------------------------------------------------------------------------------------------- making an engine
+
 static pith_status check(const pith_engine_params *params, const pith_config *config, pith_error *err) {
-    if (params->device && strcmp(params->device, "cpu") != 0)
-        return pith_fail(err, PITH_E_UNSUPPORTED, "device %.40s: this build has cpu only", params->device);
     if (params->max_sequences < 1 || params->max_sequences > MAX_SEQUENCES)
         return pith_fail(err, PITH_E_ARG, "sequences: expected 1 to %d, found %u", MAX_SEQUENCES,
                          params->max_sequences);
-    if (params->kv_type != PITH_KV_F16 && params->kv_type != PITH_KV_F32)
-        return pith_fail(err, PITH_E_ARG, "cache type: expected f16 or f32, found %d", (int)params->kv_type);
     if (params->chunk % 64 != 0 || params->chunk > MAX_CHUNK)
         return pith_fail(err, PITH_E_ARG, "chunk: expected a multiple of 64 up to %d, found %u", MAX_CHUNK,
                          params->chunk);
@@ -50,12 +86,17 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
                             pith_error *err) {
     *out = NULL;
     const pith_config *c = pith_model_config(model);
+    int32_t device;
+    pith_kv_type kv_type;
     pith_status status = check(params, c, err);
+    if (status == PITH_OK) status = parse_device(params->device, &device, err);
+    if (status == PITH_OK)
+        status = choose_kv_type(params, pith_model_weights(model), device >= 0, &kv_type, err);
     if (status != PITH_OK) return status;
 
     pith_engine *e = pith_new(params->alloc, 1, sizeof *e);
     if (!e) return pith_fail(err, PITH_E_MEMORY, "no memory for an engine");
-    e->model = model, e->alloc = params->alloc;
+    e->model = model, e->alloc = params->alloc, e->kv_type = kv_type;
     e->n_ctx = params->n_ctx ? params->n_ctx : c->n_ctx;
     e->max_sequences = params->max_sequences;
     e->chunk = params->chunk ? params->chunk : DEFAULT_CHUNK;
@@ -65,7 +106,7 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
                              .n_heads = c->n_heads,
                              .n_kv_heads = c->n_kv_heads,
                              .head_dim = c->head_dim,
-                             .elt_bytes = params->kv_type == PITH_KV_F32 ? 4 : 2};
+                             .elt_bytes = kv_type == PITH_KV_F32 ? 4 : 2};
 
     const uint32_t n_inputs = e->max_sequences > e->chunk ? e->max_sequences : e->chunk;
     e->sequences = pith_new(e->alloc, e->max_sequences, sizeof(void *));
@@ -84,7 +125,7 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     e->pos = e->ids + n_inputs;
     e->slot = e->pos + n_inputs;
 
-    if ((status = create_backend(e, params->device, err)) != PITH_OK) goto failed;
+    if ((status = create_backend(e, device, err)) != PITH_OK) goto failed;
     const pith_ops *ops = e->backend->ops;
     status = ops->sample_reserve(e->backend, e->max_sequences, c->n_vocab, err);
     if (status == PITH_OK)
@@ -140,13 +181,19 @@ void pith_engine_describe(const pith_engine *e, pith_engine_info *out) {
     *out = (pith_engine_info){
         .n_threads = e->n_threads,
         .n_ctx = e->n_ctx,
+        .kv_type = e->kv_type,
         .page_rows = PITH_PAGE_ROWS,
         .page_bytes = page,
         .pool_bytes = e->pool.n_pages * page,
         .pool_used_bytes = (e->pool.n_pages - e->pool.n_free) * page,
         .row_bytes = pith_row_bytes(&e->geo) * pith_n_lanes(&e->geo),
     };
-    strncpy(out->isa, e->backend->ops->isa(e->backend), sizeof out->isa - 1);
+    pith_device_info device;
+    e->backend->ops->describe(e->backend, &device);
+    memcpy(out->device, device.name, sizeof out->device);
+    memcpy(out->isa, device.isa, sizeof out->isa);
+    memcpy(out->note, device.note, sizeof out->note);
+    out->device_bytes_used = device.bytes_used, out->device_bytes_total = device.bytes_total;
 }
 
 pith_status pith_peak_bytes(const pith_engine *e, const char *policy, uint32_t n_prompt, uint32_t max_new,

@@ -45,6 +45,7 @@ struct pith_engine {
     const pith_allocator *alloc;
     pith_backend *backend;
     pith_geometry geo;
+    pith_kv_type kv_type; // of the cache, never AUTO
     pith_page_pool pool;
     uint32_t n_threads, n_ctx, max_sequences, chunk;
     uint64_t n_steps;

@@ -18,13 +18,20 @@
 #include "base/status.h"
 #include "ops/page.h"
 
+enum { PITH_TENSOR_F16 = 1 }; // the one type that those above a backend must know
+
 // One tensor of the model file. `type` is ggml's numbering of tensor types, which is also GGUF's.
+//
+// A matrix of a model without a file may have no data: the backend that runs it makes it in its own memory, from `seed`
+// and `scale` (ops/random.h). The CPU's backend wants data.
 typedef struct pith_weight {
     const char *name; // borrowed from the model
     int type;
     int64_t ne[4];    // ne[0] is the contiguous dimension: (ne[1], ne[0]) for a matrix
-    const void *data; // mapped from the file
+    const void *data; // mapped from the file; NULL: see above
     size_t bytes;
+    uint64_t seed; // of a matrix without a file
+    float scale;
 } pith_weight;
 
 // A backend's copy of a sequence's page lists, for kernels that cannot read the host's; NULL where there is none.
@@ -128,12 +135,20 @@ typedef struct pith_draw {
     double uniform; // the random number, in [0, 1)
 } pith_draw;
 
+// What a device says of itself: see pith_engine_info.
+typedef struct pith_device_info {
+    char name[64];
+    char isa[16];
+    uint64_t bytes_used, bytes_total;
+    char note[120];
+} pith_device_info;
+
 typedef struct pith_ops {
     const char *name;      // "cpu", "cuda"
     uint32_t event_layers; // layers that a compression handles at once
 
     void (*free)(pith_backend *);
-    const char *(*isa)(const pith_backend *); // level of own kernels in use
+    void (*describe)(const pith_backend *, pith_device_info *);
     // Bytes that a pool of pages may take when nobody says how many.
     uint64_t (*spare_bytes)(const pith_backend *);
     // Running operations do not fail one by one. Asked after each step: what a device has reported since it was made,

@@ -19,7 +19,7 @@ struct rig {
         OK(pith_cuda_attend_reset(parts.p, cap, 0));
         make_plan();
     }
-    pith_cuda_half type() const { return c.bf16 ? PITH_CUDA_BF16 : PITH_CUDA_F16; }
+    pith_half type() const { return c.bf16 ? PITH_HALF_BF16 : PITH_HALF_F16; }
     void make_plan() {
         const pith_cuda_cache view = c.view();
         OK(pith_cuda_attend_plan(&view, seq.p, n, plan.p, cap, 0));

@@ -6,7 +6,7 @@ static std::vector<uint16_t> run(test_cache &c, uint32_t layer, const std::vecto
     device<uint16_t> d_q(q), out(q.size());
     device<int32_t> seq(std::vector<int32_t>{0});
     const pith_cuda_cache view = c.view();
-    const pith_cuda_half type = c.bf16 ? PITH_CUDA_BF16 : PITH_CUDA_F16;
+    const pith_half type = c.bf16 ? PITH_HALF_BF16 : PITH_HALF_F16;
     OK(pith_cuda_attend_prefill_init(&c.geo, type));
     OK(pith_cuda_attend_prefill(&view, layer, d_q.p, seq.p, n, out.p, type, 0));
     return out.get();
@@ -93,9 +93,9 @@ static void time_case(uint32_t n, uint32_t before) {
     device<uint16_t> d_q(q), out(q.size());
     device<int32_t> seq(std::vector<int32_t>{0});
     const pith_cuda_cache view = c.view();
-    OK(pith_cuda_attend_prefill_init(&geo, PITH_CUDA_BF16));
+    OK(pith_cuda_attend_prefill_init(&geo, PITH_HALF_BF16));
     const double s =
-        median_seconds([&](int) { OK(pith_cuda_attend_prefill(&view, 0, d_q.p, seq.p, n, out.p, PITH_CUDA_BF16, 0)); });
+        median_seconds([&](int) { OK(pith_cuda_attend_prefill(&view, 0, d_q.p, seq.p, n, out.p, PITH_HALF_BF16, 0)); });
     const double flop = 4.0 * H * d * ((double)n * before + 0.5 * n * (n + 1.0));
     std::printf("7B, %u tokens behind %u: %.1f us, %.0f TFLOP/s\n", n, before, s * 1e6, flop / s * 1e-12);
 }

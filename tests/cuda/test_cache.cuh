@@ -159,7 +159,7 @@ struct test_cache {
         fill([&](size_t, uint32_t, bool, uint32_t) { return (float)((int)rng.below(4001) - 2000) * 0.001f; });
     }
     pith_cuda_cache view() const {
-        return {d_pool.p, page_bytes, geo, bf16 ? PITH_CUDA_BF16 : PITH_CUDA_F16, d_pages.p, d_first.p, d_n_rows.p};
+        return {d_pool.p, page_bytes, geo, bf16 ? PITH_HALF_BF16 : PITH_HALF_F16, d_pages.p, d_first.p, d_n_rows.p};
     }
     // softmax(q.k / sqrt(d)) v of one query (d) over the first n rows of a lane, in double.
     void attend(const uint16_t *q, size_t e, uint32_t n, double *out) {
