@@ -72,9 +72,12 @@ check-cuda: ready-to-test ## the CUDA backend compiles, links and says what is m
 	$(TESTS) build/cuda -L cuda; \
 	[ -e /dev/nvidiactl ] || echo "GPU tests skipped: no device"
 
-test-cuda: ## the tests of the CUDA kernels, on a device; needs CMake and nvcc alone
+test-cuda: ready-to-test ## the tests of the CUDA kernels and of the engine on a device
 	@CUDA="$(or $(CUDA),90)" tests/cuda/run.sh build
 	@tests/cuda/run.sh check
+	@$(CONFIGURE) -B build/cuda -DPITH_CUDA="$(or $(CUDA),90)" -DPITH_TESTS=ON > build/configure.log
+	@$(COMPILE) build/cuda -j $(JOBS) --target test_device
+	@build/cuda/tests/test_device
 
 fuzz: ready-to-test ## each fuzz target for FUZZ_SECONDS (60); finds go to build/fuzz
 	@CC=clang CXX=clang++ $(CONFIGURE) -B build/fuzz -DPITH_FUZZ=ON -DPITH_SANITIZE=address,undefined > build/configure.log

@@ -1,4 +1,4 @@
-// A plain transformer in double precision over a model's F32 weights: one token at a time, all keys and values kept for
+// A plain transformer in double precision over a model's weights of any type: one token at a time, all keys and values kept for
 // ever, evicted positions masked out of the softmax. What the engine's logits, cached keys and observed queries are
 // compared with. Written from the architectures' definitions and not from our forward pass.
 //
@@ -8,11 +8,26 @@
 
 #include "model/model.h"
 
+// To what a device rounds: nothing, f16 or bf16.
+typedef enum reference_round { REF_EXACT, REF_F16, REF_BF16 } reference_round;
+typedef struct reference_rounding {
+    reference_round cache;       // keys and values; queries too, where activations are rounded
+    reference_round activations; // what a product multiplies
+    bool foreign;                // weights of types without kernels on a GPU, to bf16
+} reference_rounding;
+
+typedef struct reference_matrix { // a tensor's weights in f32
+    const pith_weight *of;
+    float *values;
+} reference_matrix;
+
 typedef struct reference {
     const pith_config *config;
-    const pith_weights *weights; // F32 only
-    bool f16;                    // keys and values are rounded to f16, as an f16 cache does
-    uint32_t n;                  // tokens so far
+    const pith_weights *weights;
+    reference_rounding rounding;
+    reference_matrix *matrices; // (n_matrices) met so far
+    uint32_t n_matrices;
+    uint32_t n; // tokens so far
     uint32_t capacity;
     double *q;      // (n_layers, capacity, H, d) after RoPE
     double *k, *v;  // (n_layers, capacity, G, d), keys after RoPE
@@ -21,8 +36,8 @@ typedef struct reference {
     double *work;   // scratch of a step
 } reference;
 
-// `model` is borrowed. Fails the test for weights that are not F32 and for YaRN.
-void reference_open(reference *, const pith_model *model, uint32_t capacity, bool f16);
+// `model` is borrowed. Fails the test for YaRN.
+void reference_open(reference *, const pith_model *model, uint32_t capacity, reference_rounding);
 void reference_close(reference *);
 
 // The next token of the timeline. It sees every position before it that is not hidden, and itself.

@@ -188,7 +188,7 @@ class BadInput(unittest.TestCase):
             "1 to 256": ("run", "-m", MODEL, "-p", "x", "--samples", "0"),
             "\"1.5x\"": ("run", "-m", MODEL, "-p", "x", "--temperature", "1.5x"),
             "found \"nan\"": ("run", "-m", MODEL, "-p", "x", "--top-p", "nan"),
-            "f16 or f32": ("run", "-m", MODEL, "-p", "x", "--kv", "q3"),
+            "auto, f16, f32 or bf16": ("run", "-m", MODEL, "-p", "x", "--kv", "q3"),
             "512M": ("run", "-m", MODEL, "-p", "x", "--kv-budget", "lots"),
             "full, rpc": ("run", "-m", MODEL, "-p", "x", "--policy", "foo"),
             "odd": ("run", "-m", MODEL, "-p", "x", "--policy", "rpc:pool=avg4"),

@@ -246,8 +246,9 @@ static void play(const eviction_case *c, rpc_cases *oracle) {
     pith_sequence_params_init(&sp);
     sp.policy = c->policy, sp.max_new = c->turns[0][1], sp.ignore_end = true;
     OK(pith_sequence_new(s.engine, &sp, &s.seq, &err));
-    reference_open(&s.masked, model, MAX_TOKENS, c->kv == PITH_KV_F16);
-    reference_open(&s.full, model, MAX_TOKENS, c->kv == PITH_KV_F16);
+    const reference_rounding rounding = {.cache = c->kv == PITH_KV_F16 ? REF_F16 : REF_EXACT};
+    reference_open(&s.masked, model, MAX_TOKENS, rounding);
+    reference_open(&s.full, model, MAX_TOKENS, rounding);
     s.q = t_new((size_t)config->n_layers * MAX_TOKENS * config->n_heads * config->head_dim * sizeof *s.q);
     s.k = t_new((size_t)config->n_layers * MAX_TOKENS * config->n_kv_heads * config->head_dim * sizeof *s.k);
 

@@ -24,7 +24,7 @@ may_see src/cuda   base ops cuda
 may_see src/cache  base ops cache
 may_see src/model  base ops cache model jinja # jinja: llama.cpp's template engine
 may_see src/policy base ops policy            # no policy knows a backend
-may_see src/engine base ops cpu cache model policy engine
+may_see src/engine base ops cpu cuda cache model policy engine # engine.c creates the backend
 may_see eval       eval                       # and pith.h, like any other program
 may_see cli        base eval                  # the same
 exit $bad
