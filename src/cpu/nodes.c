@@ -33,7 +33,7 @@ void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
 // place in the matrix, where fetch_ahead has begun to read for it. The others are claimed: half of what is left, divided
 // by the threads, since every claim leaves a gap in the stream from memory, and small ones are only needed at the end.
 static bool next_rows(pith_node *node, int ith, int nth, int64_t *r0, int64_t *r1) {
-    const int64_t m = node->weight->ne[1], first = first_rows(m, nth);
+    const int64_t m = node->matrix.m, first = first_rows(m, nth);
     if (*r1 == 0 && first > 0) {
         *r0 = ith * first, *r1 = *r0 + first;
         return true;
@@ -53,33 +53,32 @@ static bool next_rows(pith_node *node, int ith, int nth, int64_t *r0, int64_t *r
 
 // Between two products come a barrier and small nodes that read nothing: a thread that has no more rows starts to read
 // its first rows of the next weights.
-static void fetch_ahead(const pith_weight *w, int ith, int nth) {
+static void fetch_ahead(const pith_matrix *w, int ith, int nth) {
     if (!w) return;
-    const size_t row_bytes = w->bytes / (size_t)w->ne[1], rows = (size_t)first_rows(w->ne[1], nth);
-    const uint8_t *at = (const uint8_t *)w->data + (size_t)ith * rows * row_bytes;
-    const size_t bytes = rows * row_bytes < AHEAD_BYTES ? rows * row_bytes : AHEAD_BYTES;
+    const size_t rows = (size_t)first_rows(w->m, nth);
+    const uint8_t *at = w->data + (size_t)ith * rows * w->row_bytes;
+    const size_t bytes = rows * w->row_bytes < AHEAD_BYTES ? rows * w->row_bytes : AHEAD_BYTES;
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
 }
 
 // dst: (n, M) from src 0: packed rows; weights (M, K).
 void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
     pith_node *node = userdata;
-    const pith_weight *w = node->weight;
+    const pith_matrix *w = &node->matrix;
     const uint8_t *packed = packed_rows(dst->src[0]);
-    const size_t row_bytes = w->bytes / (size_t)w->ne[1];
     const uint32_t n = node->n;
-    const int64_t m = w->ne[1];
+    const size_t m = (size_t)w->m;
     float *y = node->to_step ? node->plan->step->logits : dst->data;
 
     for (int64_t r0 = 0, r1 = 0; next_rows(node, ith, nth, &r0, &r1);) {
         for (uint32_t c = 0; c < n; c += PITH_PRODUCT_MAX_COLUMNS) {
             uint32_t cols = n - c < PITH_PRODUCT_MAX_COLUMNS ? n - c : PITH_PRODUCT_MAX_COLUMNS;
-            node->product->rows(node->product, w->data, row_bytes, w->ne[0], packed + c * node->packed_bytes, cols, r0,
-                                r1, y + (size_t)c * (size_t)m, (size_t)m);
+            w->product->rows(w->product, w->data, w->row_bytes, w->k, packed + c * node->packed_bytes, cols, r0, r1,
+                             y + c * m, m);
         }
         if (node->bias)
             for (uint32_t c = 0; c < n; c++)
-                for (int64_t r = r0; r < r1; r++) y[(size_t)c * (size_t)m + (size_t)r] += node->bias[r];
+                for (int64_t r = r0; r < r1; r++) y[c * m + (size_t)r] += node->bias[r];
     }
     fetch_ahead(node->ahead, ith, nth);
 }
