@@ -235,8 +235,8 @@ static void compare_soften(const pith_cpu_kernels *level) {
             if (r >= n_visible) want.s[r] = t_below(&rng, 2) ? NAN : INFINITY; // garbage past the lane's end
         }
         softened got = want;
-        portable()->soften(want.s, n_visible, &want.m, &want.l, &want.c);
-        level->soften(got.s, n_visible, &got.m, &got.l, &got.c);
+        portable()->soften(want.s, 1, n_visible, &want.m, &want.l, &want.c);
+        level->soften(got.s, 1, n_visible, &got.m, &got.l, &got.c);
         assert_memory_equal(&got, &want, sizeof got);
         assert_true(want.l >= 0 && want.c >= 0 && want.c <= 1);
         for (uint32_t r = n_visible; r < ROWS; r++) assert_int_equal(pith_f32_bits(got.s[r]), 0);
@@ -256,8 +256,8 @@ static void soften_does_not_lose_a_nan(void **state) {
         for (uint32_t r = 0; r < ROWS; r++) {
             softened x = {.m = 0.5f, .l = 1.0f}, y = {.m = -INFINITY};
             x.s[r] = NAN, y.s[r] = INFINITY;
-            all[i]->soften(x.s, ROWS, &x.m, &x.l, &x.c);
-            all[i]->soften(y.s, ROWS, &y.m, &y.l, &y.c);
+            all[i]->soften(x.s, 1, ROWS, &x.m, &x.l, &x.c);
+            all[i]->soften(y.s, 1, ROWS, &y.m, &y.l, &y.c);
             assert_true(x.m == 0.5f && isnan(x.l) && isnan(y.l));
         }
 }
@@ -266,11 +266,11 @@ static void soften_by_hand(void **state) {
     (void)state;
     // Two scores, 0 and -inf, after a page whose maximum was 0: factor 1, one more row of weight 1.
     softened x = {.s = {0.0f, -INFINITY}, .m = 0.0f, .l = 3.0f};
-    portable()->soften(x.s, 2, &x.m, &x.l, &x.c);
+    portable()->soften(x.s, 1, 2, &x.m, &x.l, &x.c);
     assert_true(x.s[0] == 1.0f && x.s[1] == 0.0f && x.m == 0.0f && x.l == 4.0f && x.c == 1.0f);
     // A first page: nothing to keep.
     softened y = {.s = {2.0f, 2.0f}, .m = -INFINITY};
-    portable()->soften(y.s, 2, &y.m, &y.l, &y.c);
+    portable()->soften(y.s, 1, 2, &y.m, &y.l, &y.c);
     assert_true(y.s[0] == 1.0f && y.s[1] == 1.0f && y.m == 2.0f && y.l == 2.0f && y.c == 0.0f);
 }
 
@@ -338,7 +338,7 @@ static void all_architectures_agree(void **state) {
                 memset(acc, 0, sizeof acc);
                 for (uint32_t page = 0; page < 2; page++) {
                     all[i]->scores(q, d, N_Q, k.p, elt_bytes, d, NULL, s);
-                    for (uint32_t a = 0; a < N_Q; a++) all[i]->soften(s + a * ROWS, 50, m + a, l + a, factor + a);
+                    all[i]->soften(s, N_Q, 50, m, l, factor);
                     all[i]->weigh(acc, factor, s, N_Q, v.p, elt_bytes, d, 50, NULL);
                     t_fill(&rng, q, N_Q * d, t_unit);
                 }

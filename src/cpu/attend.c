@@ -31,13 +31,12 @@ static void attend_page(const pith_cpu_kernels *kernels, const pith_pages *pages
     float *s = scratch, *c = scratch + (size_t)n_q * PITH_PAGE_ROWS; // (n_q, 64), (n_q)
 
     kernels->scores(q, stride, n_q, k, elt_bytes, d, v, s);
-    // Runs of query rows that see equally much of the page share a pass over its values.
+    // Runs of query rows that see equally much of the page are softened together and share a pass over its values.
     for (uint32_t a = 0, end; a < n_q; a = end) {
         const uint32_t n_visible = visible_in_page(first, n_seen[a]);
         for (end = a + 1; end < n_q && visible_in_page(first, n_seen[end]) == n_visible;) end++;
         if (n_visible == 0) continue;
-        for (uint32_t i = a; i < end; i++)
-            kernels->soften(s + (size_t)i * PITH_PAGE_ROWS, n_visible, &out.m[i], &out.l[i], &c[i]);
+        kernels->soften(s + (size_t)a * PITH_PAGE_ROWS, end - a, n_visible, out.m + a, out.l + a, c + a);
         kernels->weigh(out.acc + (size_t)a * d, c + a, s + (size_t)a * PITH_PAGE_ROWS, end - a, v, elt_bytes, d,
                        n_visible, next_k);
         next_k = NULL;

@@ -27,10 +27,10 @@ typedef struct pith_cpu_kernels {
     void (*scores)(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t elt_bytes, uint32_t d,
                    const void *ahead, float *s);
 
-    // Takes one page of scores (already scaled) into the running softmax of one query row: the first n_visible of the
-    // 64 rows, 1..64, count. On return s holds p (0 for rows that do not count), *m and *l are updated, and *c is the
-    // factor by which acc must be multiplied. m starts at -INFINITY, l at 0.
-    void (*soften)(float *s, uint32_t n_visible, float *m, float *l, float *c);
+    // Takes one page of scores (already scaled) into the running softmax of n_q query rows: the first n_visible of the
+    // 64 rows, 1..64, count. On return s (n_q, 64) holds p (0 for rows that do not count), m and l (n_q) are updated,
+    // and c (n_q) holds the factors by which acc must be multiplied. m starts at -INFINITY, l at 0.
+    void (*soften)(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c);
 
     // acc[a][i] = acc[a][i] * c[a], then += p[a][r] * V[r][i] for r ascending in [0, n_rows). acc: (n_q, d);
     // c: (n_q); p: (n_q, 64); `v`: the page's V section, of which rows from n_rows on are not read.

@@ -136,7 +136,7 @@ ISA static float exp_sum(float *x, uint32_t n, float shift) {
     return pith_sum16(partial);
 }
 
-ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
+ISA static void soften_row(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     for (uint32_t r = n_visible; r < PITH_PAGE_ROWS; r++) s[r] = -__builtin_inff(); // weight 0
 
     // max(a, b) is a where a > b, else b: a NaN score is no maximum.
@@ -147,6 +147,10 @@ ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *
     *c = _mm256_cvtss_f32(exp8(_mm256_set1_ps(*m - shift)));
     *l = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(*l), _mm_set_ss(*c), _mm_set_ss(sum)));
     *m = new_m + 0.0f;
+}
+
+ISA static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c) {
+    for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {

@@ -64,9 +64,10 @@ static inline pith_panel pith_panel_of_weigh(float *acc, const float *c, const f
 #define PITH_UNROLL _Pragma("GCC unroll 8")
 #endif
 
-// Asks for memory to be brought into the caches; `bytes` is a constant where it matters.
+// Asks for memory to be brought into the L2 (an L1 takes too few lines at once to keep the memory busy); `bytes` is a
+// constant where it matters.
 static inline __attribute__((always_inline)) void pith_fetch(const void *at, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + i);
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + i, 0, 2);
 }
 
 // Rows of the next tile when `left` are left and at most `most` fit: as equal as possible, since a tile of few rows

@@ -128,7 +128,7 @@ static float exp_sum(float *x, uint32_t n, float shift) {
 // a where a > b, else b: a NaN score is no maximum (which the instruction for maxima would not honour).
 INLINE float32x4_t greater(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 
-static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
+static void soften_row(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     for (uint32_t r = n_visible; r < PITH_PAGE_ROWS; r++) s[r] = -__builtin_inff(); // weight 0
 
     float32x4_t top = vdupq_n_f32(*m);
@@ -138,6 +138,10 @@ static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     *c = pith_exp(*m - shift);
     *l = __builtin_fmaf(*l, *c, sum);
     *m = new_m + 0.0f;
+}
+
+static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c) {
+    for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
 static void to_f16(const float *x, uint16_t *y, uint32_t n) {

@@ -55,7 +55,7 @@ static float exp_sum(float *x, uint32_t n, float shift) {
     return pith_sum16(partial);
 }
 
-static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
+static void soften_row(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     float top = *m;
     for (uint32_t r = 0; r < n_visible; r++) top = s[r] > top ? s[r] : top; // a NaN is no maximum, but stays in s
     const float shift = pith_soft_shift(top);
@@ -64,6 +64,10 @@ static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     *c = pith_exp(*m - shift);
     *l = __builtin_fmaf(*l, *c, sum);
     *m = top + 0.0f; // the maximum of 0 and -0 is either, depending on the level; the sum is 0
+}
+
+static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c) {
+    for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
 static void to_f16(const float *x, uint16_t *y, uint32_t n) {
