@@ -51,8 +51,9 @@ static void compare_scores(const pith_cpu_kernels *level) {
                 t_guarded got = t_guard((size_t)n_q * ROWS * sizeof(float));
                 float want[MAX_Q * ROWS];
                 t_fill(&rng, q.p, q_floats, t_nasty);
-                level->scores(q.p, stride, n_q, k.p, elt_bytes, d, t_below(&rng, 2) ? k.p : NULL, got.p);
-                portable()->scores(q.p, stride, n_q, k.p, elt_bytes, d, NULL, want);
+                level->scores(q.p, stride, n_q, k.p, elt_bytes, d,
+                              t_below(&rng, 2) ? (pith_ahead){k.p, got.p} : (pith_ahead){0}, got.p);
+                portable()->scores(q.p, stride, n_q, k.p, elt_bytes, d, (pith_ahead){0}, want);
                 assert_memory_equal(got.p, want, (size_t)n_q * ROWS * sizeof(float));
                 t_unguard(&k), t_unguard(&q), t_unguard(&got);
             }
@@ -72,7 +73,7 @@ static void scores_are_right(void **state) {
             t_guarded k = new_section(&rng, (size_t)d * ROWS, elt_bytes);
             float q[MAX_D], s[ROWS];
             t_fill(&rng, q, d, t_nasty);
-            portable()->scores(q, d, 1, k.p, elt_bytes, d, NULL, s);
+            portable()->scores(q, d, 1, k.p, elt_bytes, d, (pith_ahead){0}, s);
             for (uint32_t r = 0; r < ROWS; r++) {
                 double dot = 0, magnitude = 0;
                 for (uint32_t i = 0; i < d; i++) {
@@ -101,8 +102,9 @@ static void compare_weigh(const pith_cpu_kernels *level) {
                 t_fill(&rng, factor, MAX_Q, t_unit);
                 t_fill(&rng, want, (size_t)n_q * d, t_nasty);
                 memcpy(got.p, want, (size_t)n_q * d * sizeof(float));
-                level->weigh(got.p, factor, p, n_q, v.p, elt_bytes, d, n_rows, t_below(&rng, 2) ? v.p : NULL);
-                portable()->weigh(want, factor, p, n_q, v.p, elt_bytes, d, n_rows, NULL);
+                level->weigh(got.p, factor, p, n_q, v.p, elt_bytes, d, n_rows,
+                             t_below(&rng, 2) ? (pith_ahead){v.p, got.p} : (pith_ahead){0});
+                portable()->weigh(want, factor, p, n_q, v.p, elt_bytes, d, n_rows, (pith_ahead){0});
                 assert_memory_equal(got.p, want, (size_t)n_q * d * sizeof(float));
                 t_unguard(&v), t_unguard(&got);
             }
@@ -124,7 +126,7 @@ static void weigh_is_right(void **state) {
             t_fill(&rng, p, ROWS, t_unit);
             t_fill(&rng, before, d, t_nasty);
             memcpy(acc, before, d * sizeof(float));
-            portable()->weigh(acc, &factor, p, 1, v.p, elt_bytes, d, n_rows, NULL);
+            portable()->weigh(acc, &factor, p, 1, v.p, elt_bytes, d, n_rows, (pith_ahead){0});
             for (uint32_t i = 0; i < d; i++) {
                 double sum = (double)before[i] * (double)factor, magnitude = fabs(sum);
                 for (uint32_t r = 0; r < n_rows; r++) {
@@ -337,9 +339,9 @@ static void all_architectures_agree(void **state) {
                 for (uint32_t a = 0; a < N_Q; a++) m[a] = -INFINITY, l[a] = 0;
                 memset(acc, 0, sizeof acc);
                 for (uint32_t page = 0; page < 2; page++) {
-                    all[i]->scores(q, d, N_Q, k.p, elt_bytes, d, NULL, s);
+                    all[i]->scores(q, d, N_Q, k.p, elt_bytes, d, (pith_ahead){0}, s);
                     all[i]->soften(s, N_Q, 50, m, l, factor);
-                    all[i]->weigh(acc, factor, s, N_Q, v.p, elt_bytes, d, 50, NULL);
+                    all[i]->weigh(acc, factor, s, N_Q, v.p, elt_bytes, d, 50, (pith_ahead){0});
                     t_fill(&rng, q, N_Q * d, t_unit);
                 }
                 all[i]->to_f16(acc, half, N_Q * d);

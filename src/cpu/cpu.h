@@ -110,7 +110,7 @@ typedef struct pith_node {
     uint32_t n;                  // PACK, PRODUCT: columns
     size_t packed_bytes;         // PACK, PRODUCT: of one column
     pith_matrix matrix;          // PRODUCT
-    const pith_matrix *ahead;    // PRODUCT: of the plan's next product, NULL for the last
+    struct pith_node *then;      // PRODUCT, ATTEND: the plan's next product, NULL when it was the last
     const float *bias;           // PRODUCT: (M) or NULL
     bool to_step;                // PRODUCT: write into the step's logits
     uint32_t layer;              // APPEND, ATTEND, MERGE
@@ -131,7 +131,7 @@ struct pith_plan {
     // The last packed value: Q, K and V share one, gate and up another.
     struct ggml_tensor *pack_of, *packed;
     const pith_product *pack_by;
-    pith_node *last_product;
+    pith_node *unlinked[2]; // the last product and the last attend, until the next product is known
     int32_t *inputs; // memory of ids, pos and out
     const pith_step *step; // during replay
     uint64_t generation;

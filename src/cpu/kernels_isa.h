@@ -25,14 +25,14 @@ typedef struct pith_panel {
     const float *a;    // (n_rows, depth)
     size_t a_stride;   // floats between rows of a
     const void *b;     // (depth, n_cols), f16 or f32
-    const void *ahead; // as large as b: memory to be fetched into the caches meanwhile, or NULL
+    pith_ahead ahead; // section: as large as b; lines: one for each k
     uint32_t n_rows;
     uint32_t n_cols; // a multiple of 8
     uint32_t depth;
 } pith_panel;
 
 static inline pith_panel pith_panel_of_scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t d,
-                                              const void *ahead, float *s) {
+                                              pith_ahead ahead, float *s) {
     return (pith_panel){.out = s,
                         .c = NULL,
                         .a = q,
@@ -45,7 +45,7 @@ static inline pith_panel pith_panel_of_scores(const float *q, size_t stride, uin
 }
 
 static inline pith_panel pith_panel_of_weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v,
-                                             uint32_t d, uint32_t n_rows, const void *ahead) {
+                                             uint32_t d, uint32_t n_rows, pith_ahead ahead) {
     return (pith_panel){.out = acc,
                         .c = c,
                         .a = p,

@@ -35,13 +35,13 @@ static void panel(const pith_panel *p, uint32_t elt_bytes) {
 }
 
 static void scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t elt_bytes, uint32_t d,
-                   const void *ahead, float *s) {
+                   pith_ahead ahead, float *s) {
     const pith_panel p = pith_panel_of_scores(q, stride, n_q, k, d, ahead, s);
     panel(&p, elt_bytes);
 }
 
 static void weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v, uint32_t elt_bytes,
-                  uint32_t d, uint32_t n_rows, const void *ahead) {
+                  uint32_t d, uint32_t n_rows, pith_ahead ahead) {
     const pith_panel values = pith_panel_of_weigh(acc, c, p, n_q, v, d, n_rows, ahead);
     panel(&values, elt_bytes);
 }
