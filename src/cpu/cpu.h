@@ -158,8 +158,8 @@ void pith_cpu_run(pith_cpu *, uint32_t n, void (*fn)(pith_cpu *, int thread, uin
 // run.c: one ggml graph on the threads that a step may use. `adaptive`: let the governor choose and learn.
 void pith_cpu_compute(pith_cpu *, struct ggml_cgraph *, bool adaptive);
 
-// weights.c: how a decode product reads a weight. Makes the copy that it reads, where there is to be one and none yet, and
-// so must not be called during a replay; the weight must outlive the backend.
+// weights.c: how a decode product reads a weight. Makes the copy that it reads, where there is to be one and none yet:
+// not to be called during a replay. The weight must outlive the backend.
 bool pith_cpu_weights_init(pith_cpu *); // false: no memory
 void pith_cpu_weights_free(pith_cpu *);
 pith_matrix pith_cpu_matrix(pith_cpu *, const pith_weight *);

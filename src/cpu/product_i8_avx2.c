@@ -254,9 +254,9 @@ INLINE void decode(const int type, const uint8_t *at, size_t stride, block8 *out
     if (type == GGML_TYPE_Q6_K) decode_q6_k(at, stride, out);
 }
 
-// Weights come from memory once and in file order, though the tile reads eight rows at a time: the bytes of the tile after
-// next are fetched front to back while this one is worked on. Into the L2: an L1 takes too few lines at once to keep the
-// memory busy, and two tiles do not fit there.
+// Weights come from memory once and in file order, though the tile reads eight rows at a time: the bytes of the tile
+// after next are fetched front to back while this one is worked on. Into the L2: an L1 takes too few lines at once to
+// keep the memory busy, and two tiles do not fit there.
 INLINE void fetch(uintptr_t from, size_t bytes) {
     UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(from + i), _MM_HINT_T1);
 }

@@ -273,9 +273,9 @@ INLINE void multiply(const int type, const int C, const block16 *b, const uint8_
     }
 }
 
-// Weights come from memory once and in file order, though the tile reads sixteen rows at a time: the bytes of the tile after
-// next are fetched front to back while this one is worked on. Into the L2: an L1 takes too few lines at once to keep the
-// memory busy, and two tiles do not fit there.
+// Weights come from memory once and in file order, though the tile reads sixteen rows at a time: the bytes of the tile
+// after next are fetched front to back while this one is worked on. Into the L2: an L1 takes too few lines at once to
+// keep the memory busy, and two tiles do not fit there.
 INLINE void fetch(uintptr_t from, size_t bytes) {
     UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(from + i), _MM_HINT_T1);
 }
@@ -358,9 +358,9 @@ const pith_product pith_i8_avx512[] = {KERNEL(Q8_0), KERNEL(Q4_0), KERNEL(Q4_K),
                                        {0, NULL, NULL, NULL, NULL}};
 
 // --------------------------------------------------------------------------------------------- arranged weights
-// Q8_0: of 16 rows and two blocks, 16 f16 scales for each block, then 8 vectors of codes for each, unsigned and transposed
-// as decode_q8_0 leaves them. These are 17 lines, and as many bytes as in the file. An odd last block has a line of scales
-// of its own.
+// Q8_0: of 16 rows and two blocks, 16 f16 scales for each block, then 8 vectors of codes for each, unsigned and
+// transposed as decode_q8_0 leaves them. These are 17 lines, and as many bytes as in the file. An odd last block has a
+// line of scales of its own.
 
 enum { CODES_BYTES = WORDS * 64, PAIR_BYTES = 64 + 2 * CODES_BYTES, AHEAD_BYTES = 8 * PAIR_BYTES };
 
