@@ -316,7 +316,7 @@ static void check_arranged(const pith_arranged *a, const problem *p) {
     for (int64_t r = all - STEP; r >= 0; r -= STEP)
         a->arrange(p->w.p, p->row_bytes, p->k, r, r + STEP < ROWS ? r + STEP : ROWS, w.p);
     static float want[MAX_N * ROWS], got[MAX_N * ROWS];
-    multiply_alone(pith_product_for(p->type, ""), p, want);
+    multiply_alone(pith_product_for((int)p->type, ""), p, want);
     uint32_t order[MAX_N];
     for (uint32_t c = 0; c < MAX_N; c++) order[c] = c;
     for (uint32_t n = 1; n <= MAX_N; n = n == 17 ? MAX_N : n + 1) {

@@ -9,8 +9,8 @@
 enum {
     LEAST_ROWS = 32,         // weight rows of a claim: tens of kilobytes, much more than a claim costs
     AHEAD_BYTES = 128 << 10, // a fraction of the L2, and about what memory delivers between two products
-    SOON_BYTES = 512 << 10,  // half of an L2: of each of the two products after attention
-    SOON_LEAST = 4096
+    SOON_BYTES = 512 << 10,  // the same of each of the two products after attention, which leaves more time
+    SOON_LEAST = 4096,       // less is not worth a place in attention's loop
 };
 
 // Rows of a thread's first range: half of an even share.
@@ -131,8 +131,7 @@ static void attend_parts(const pith_cpu *cpu, const pith_lane *lane, uint32_t n_
                          const pith_cpu_scratch *s, pith_stream *soon) {
     pith_attend_part(cpu->kernels, &cpu->pages, lane, 0, s->q, d, n_q, s->n_seen, s->sum, s->work, soon);
     for (uint32_t part = 1; part < n_parts; part++) {
-        pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, n_q, s->n_seen, s->part, s->work,
-                         soon);
+        pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, n_q, s->n_seen, s->part, s->work, soon);
         pith_attend_merge(cpu->kernels, n_q, d, s->sum, s->part);
     }
 }
