@@ -51,8 +51,9 @@ static void compare_scores(const pith_cpu_kernels *level) {
                 t_guarded got = t_guard((size_t)n_q * ROWS * sizeof(float));
                 float want[MAX_Q * ROWS];
                 t_fill(&rng, q.p, q_floats, t_nasty);
-                level->scores(q.p, stride, n_q, k.p, elt_bytes, d, t_below(&rng, 2) ? k.p : NULL, got.p);
-                portable()->scores(q.p, stride, n_q, k.p, elt_bytes, d, NULL, want);
+                level->scores(q.p, stride, n_q, k.p, elt_bytes, d,
+                              t_below(&rng, 2) ? (pith_ahead){k.p, got.p} : (pith_ahead){0}, got.p);
+                portable()->scores(q.p, stride, n_q, k.p, elt_bytes, d, (pith_ahead){0}, want);
                 assert_memory_equal(got.p, want, (size_t)n_q * ROWS * sizeof(float));
                 t_unguard(&k), t_unguard(&q), t_unguard(&got);
             }
@@ -72,7 +73,7 @@ static void scores_are_right(void **state) {
             t_guarded k = new_section(&rng, (size_t)d * ROWS, elt_bytes);
             float q[MAX_D], s[ROWS];
             t_fill(&rng, q, d, t_nasty);
-            portable()->scores(q, d, 1, k.p, elt_bytes, d, NULL, s);
+            portable()->scores(q, d, 1, k.p, elt_bytes, d, (pith_ahead){0}, s);
             for (uint32_t r = 0; r < ROWS; r++) {
                 double dot = 0, magnitude = 0;
                 for (uint32_t i = 0; i < d; i++) {
@@ -101,8 +102,9 @@ static void compare_weigh(const pith_cpu_kernels *level) {
                 t_fill(&rng, factor, MAX_Q, t_unit);
                 t_fill(&rng, want, (size_t)n_q * d, t_nasty);
                 memcpy(got.p, want, (size_t)n_q * d * sizeof(float));
-                level->weigh(got.p, factor, p, n_q, v.p, elt_bytes, d, n_rows, t_below(&rng, 2) ? v.p : NULL);
-                portable()->weigh(want, factor, p, n_q, v.p, elt_bytes, d, n_rows, NULL);
+                level->weigh(got.p, factor, p, n_q, v.p, elt_bytes, d, n_rows,
+                             t_below(&rng, 2) ? (pith_ahead){v.p, got.p} : (pith_ahead){0});
+                portable()->weigh(want, factor, p, n_q, v.p, elt_bytes, d, n_rows, (pith_ahead){0});
                 assert_memory_equal(got.p, want, (size_t)n_q * d * sizeof(float));
                 t_unguard(&v), t_unguard(&got);
             }
@@ -124,7 +126,7 @@ static void weigh_is_right(void **state) {
             t_fill(&rng, p, ROWS, t_unit);
             t_fill(&rng, before, d, t_nasty);
             memcpy(acc, before, d * sizeof(float));
-            portable()->weigh(acc, &factor, p, 1, v.p, elt_bytes, d, n_rows, NULL);
+            portable()->weigh(acc, &factor, p, 1, v.p, elt_bytes, d, n_rows, (pith_ahead){0});
             for (uint32_t i = 0; i < d; i++) {
                 double sum = (double)before[i] * (double)factor, magnitude = fabs(sum);
                 for (uint32_t r = 0; r < n_rows; r++) {
@@ -235,8 +237,8 @@ static void compare_soften(const pith_cpu_kernels *level) {
             if (r >= n_visible) want.s[r] = t_below(&rng, 2) ? NAN : INFINITY; // garbage past the lane's end
         }
         softened got = want;
-        portable()->soften(want.s, n_visible, &want.m, &want.l, &want.c);
-        level->soften(got.s, n_visible, &got.m, &got.l, &got.c);
+        portable()->soften(want.s, 1, n_visible, &want.m, &want.l, &want.c);
+        level->soften(got.s, 1, n_visible, &got.m, &got.l, &got.c);
         assert_memory_equal(&got, &want, sizeof got);
         assert_true(want.l >= 0 && want.c >= 0 && want.c <= 1);
         for (uint32_t r = n_visible; r < ROWS; r++) assert_int_equal(pith_f32_bits(got.s[r]), 0);
@@ -256,8 +258,8 @@ static void soften_does_not_lose_a_nan(void **state) {
         for (uint32_t r = 0; r < ROWS; r++) {
             softened x = {.m = 0.5f, .l = 1.0f}, y = {.m = -INFINITY};
             x.s[r] = NAN, y.s[r] = INFINITY;
-            all[i]->soften(x.s, ROWS, &x.m, &x.l, &x.c);
-            all[i]->soften(y.s, ROWS, &y.m, &y.l, &y.c);
+            all[i]->soften(x.s, 1, ROWS, &x.m, &x.l, &x.c);
+            all[i]->soften(y.s, 1, ROWS, &y.m, &y.l, &y.c);
             assert_true(x.m == 0.5f && isnan(x.l) && isnan(y.l));
         }
 }
@@ -266,11 +268,11 @@ static void soften_by_hand(void **state) {
     (void)state;
     // Two scores, 0 and -inf, after a page whose maximum was 0: factor 1, one more row of weight 1.
     softened x = {.s = {0.0f, -INFINITY}, .m = 0.0f, .l = 3.0f};
-    portable()->soften(x.s, 2, &x.m, &x.l, &x.c);
+    portable()->soften(x.s, 1, 2, &x.m, &x.l, &x.c);
     assert_true(x.s[0] == 1.0f && x.s[1] == 0.0f && x.m == 0.0f && x.l == 4.0f && x.c == 1.0f);
     // A first page: nothing to keep.
     softened y = {.s = {2.0f, 2.0f}, .m = -INFINITY};
-    portable()->soften(y.s, 2, &y.m, &y.l, &y.c);
+    portable()->soften(y.s, 1, 2, &y.m, &y.l, &y.c);
     assert_true(y.s[0] == 1.0f && y.s[1] == 1.0f && y.m == 2.0f && y.l == 2.0f && y.c == 0.0f);
 }
 
@@ -337,9 +339,9 @@ static void all_architectures_agree(void **state) {
                 for (uint32_t a = 0; a < N_Q; a++) m[a] = -INFINITY, l[a] = 0;
                 memset(acc, 0, sizeof acc);
                 for (uint32_t page = 0; page < 2; page++) {
-                    all[i]->scores(q, d, N_Q, k.p, elt_bytes, d, NULL, s);
-                    for (uint32_t a = 0; a < N_Q; a++) all[i]->soften(s + a * ROWS, 50, m + a, l + a, factor + a);
-                    all[i]->weigh(acc, factor, s, N_Q, v.p, elt_bytes, d, 50, NULL);
+                    all[i]->scores(q, d, N_Q, k.p, elt_bytes, d, (pith_ahead){0}, s);
+                    all[i]->soften(s, N_Q, 50, m, l, factor);
+                    all[i]->weigh(acc, factor, s, N_Q, v.p, elt_bytes, d, 50, (pith_ahead){0});
                     t_fill(&rng, q, N_Q * d, t_unit);
                 }
                 all[i]->to_f16(acc, half, N_Q * d);

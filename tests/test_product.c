@@ -296,6 +296,67 @@ static void test_levels(void **state) {
     print_message("%d pairs of levels\n", n_compared);
 }
 
+// The rows [r0, r1) of arranged weights times columns order[0 .. n), into y (n, ROWS), nothing else of which is touched.
+static void multiply_arranged(const pith_arranged *a, const problem *p, const void *w, const uint32_t *order, uint32_t n,
+                              int64_t r0, int64_t r1, float *y) {
+    const size_t bytes = a->product.packed_bytes(&a->product, p->k);
+    flush packed = flush_new(bytes * n, 64);
+    for (uint32_t c = 0; c < n; c++)
+        a->product.pack(&a->product, p->x + order[c] * (size_t)p->k, packed.p + c * bytes, p->k);
+    a->product.rows(&a->product, w, a->row_bytes(p->k), p->k, packed.p, n, r0, r1, y, ROWS);
+    flush_free(packed);
+}
+
+// Weights in a kernel's own order, arranged in pieces, give the bits that they give in the file's, for every number of
+// columns and every range of rows.
+static void check_arranged(const pith_arranged *a, const problem *p) {
+    enum { STEP = PITH_PRODUCT_ROW_STEP };
+    const int64_t all = (ROWS + STEP - 1) / STEP * STEP;
+    flush w = flush_new((size_t)all * a->row_bytes(p->k), 64);
+    for (int64_t r = all - STEP; r >= 0; r -= STEP)
+        a->arrange(p->w.p, p->row_bytes, p->k, r, r + STEP < ROWS ? r + STEP : ROWS, w.p);
+    static float want[MAX_N * ROWS], got[MAX_N * ROWS];
+    multiply_alone(pith_product_for((int)p->type, ""), p, want);
+    uint32_t order[MAX_N];
+    for (uint32_t c = 0; c < MAX_N; c++) order[c] = c;
+    for (uint32_t n = 1; n <= MAX_N; n = n == 17 ? MAX_N : n + 1) {
+        multiply_arranged(a, p, w.p, order, n, 0, ROWS, got);
+        assert_memory_equal(got, want, n * ROWS * sizeof *got);
+    }
+    for (int64_t r0 = 0; r0 < ROWS; r0 += STEP)
+        for (int64_t r1 = r0; r1 <= ROWS; r1++) {
+            for (size_t i = 0; i < 3 * ROWS; i++) got[i] = -1234.5f;
+            multiply_arranged(a, p, w.p, order, 3, r0, r1, got);
+            for (int64_t i = 0; i < 3 * ROWS; i++) {
+                const float expected = i % ROWS >= r0 && i % ROWS < r1 ? want[i] : -1234.5f;
+                assert_memory_equal(&got[i], &expected, sizeof expected);
+            }
+        }
+    flush_free(w);
+}
+
+static void test_arranged(void **state) {
+    (void)state;
+    pith_cpu_features cpu;
+    pith_cpu_detect(&cpu);
+    assert_true(!cpu.avx512_vnni || pith_arranged_for(GGML_TYPE_Q8_0, NULL) != NULL);
+    assert_null(pith_arranged_for(GGML_TYPE_Q8_0, "avx512"));
+    assert_null(pith_arranged_for(GGML_TYPE_Q8_0, "arranged"));
+    assert_null(pith_arranged_for(GGML_TYPE_F32, NULL));
+    for (int type = 0; type < GGML_TYPE_COUNT; type++) {
+        const pith_arranged *a = pith_arranged_for(type, "");
+        if (!a) continue;
+        const pith_product *other = pith_product_for(type, "");
+        assert_true(a->product.type == type && pith_product_same_pack(&a->product, other));
+        const int64_t block = ggml_blck_size((enum ggml_type)type), n_blocks[] = {1, 2, 3, 28, 33};
+        for (size_t i = 0; i < sizeof n_blocks / sizeof *n_blocks; i++) {
+            problem p = problem_new((enum ggml_type)type, n_blocks[i] * block);
+            check_arranged(a, &p);
+            problem_free(&p);
+        }
+    }
+}
+
 // Weights of random codes, activations small integers with 127 in every block, so that packing loses nothing, times
 // powers of two: every sum is exact and equals the sum in double.
 static void test_exact(void **state) {
@@ -410,7 +471,7 @@ static int set_up(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice),     cmocka_unit_test(test_exact),           cmocka_unit_test(test_levels),
-        cmocka_unit_test(test_every_type), cmocka_unit_test(test_odd_activations),
+        cmocka_unit_test(test_every_type), cmocka_unit_test(test_odd_activations), cmocka_unit_test(test_arranged),
     };
     return cmocka_run_group_tests_name("product", tests, set_up, NULL);
 }

@@ -21,32 +21,40 @@ static uint32_t visible_in_page(uint32_t first, uint32_t n_seen) {
     return n_seen - first < PITH_PAGE_ROWS ? n_seen - first : PITH_PAGE_ROWS;
 }
 
+// The front of what is to be read soon: as many lines as a sum has terms, for a kernel to fetch.
+static const void *take_lines(pith_stream *soon, uint32_t n) {
+    const size_t bytes = (size_t)n * 64;
+    if (!soon || soon->bytes < bytes) return NULL;
+    const uint8_t *at = soon->at;
+    soon->at += bytes, soon->bytes -= bytes;
+    return at;
+}
+
 // Takes the page at lane row `first` into the running state. Memory is fetched one section ahead of its use: the
 // page's values while its keys are scored, `next_k` while its values are summed up.
 static void attend_page(const pith_cpu_kernels *kernels, const pith_pages *pages, const pith_lane *lane, uint32_t first,
                         const void *next_k, const float *q, size_t stride, uint32_t n_q, const uint32_t *n_seen,
-                        pith_partial out, float *scratch) {
+                        pith_partial out, float *scratch, pith_stream *soon) {
     const uint32_t d = pages->geo.head_dim, elt_bytes = pages->geo.elt_bytes;
     const void *k = k_of_row(pages, lane, first), *v = pith_page_v(pages, lane->pages[first / PITH_PAGE_ROWS]);
     float *s = scratch, *c = scratch + (size_t)n_q * PITH_PAGE_ROWS; // (n_q, 64), (n_q)
 
-    kernels->scores(q, stride, n_q, k, elt_bytes, d, v, s);
-    // Runs of query rows that see equally much of the page share a pass over its values.
+    kernels->scores(q, stride, n_q, k, elt_bytes, d, (pith_ahead){v, take_lines(soon, d)}, s);
+    // Runs of query rows that see equally much of the page are softened together and share a pass over its values.
     for (uint32_t a = 0, end; a < n_q; a = end) {
         const uint32_t n_visible = visible_in_page(first, n_seen[a]);
         for (end = a + 1; end < n_q && visible_in_page(first, n_seen[end]) == n_visible;) end++;
         if (n_visible == 0) continue;
-        for (uint32_t i = a; i < end; i++)
-            kernels->soften(s + (size_t)i * PITH_PAGE_ROWS, n_visible, &out.m[i], &out.l[i], &c[i]);
+        kernels->soften(s + (size_t)a * PITH_PAGE_ROWS, end - a, n_visible, out.m + a, out.l + a, c + a);
         kernels->weigh(out.acc + (size_t)a * d, c + a, s + (size_t)a * PITH_PAGE_ROWS, end - a, v, elt_bytes, d,
-                       n_visible, next_k);
+                       n_visible, (pith_ahead){next_k, take_lines(soon, n_visible)});
         next_k = NULL;
     }
 }
 
 void pith_attend_part(const pith_cpu_kernels *kernels, const pith_pages *pages, const pith_lane *lane, uint32_t part,
                       const float *q, size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out,
-                      float *scratch) {
+                      float *scratch, pith_stream *soon) {
     const uint32_t begin = part * PITH_PART_ROWS;
     uint32_t end = begin;
     for (uint32_t a = 0; a < n_q; a++) {
@@ -61,7 +69,7 @@ void pith_attend_part(const pith_cpu_kernels *kernels, const pith_pages *pages, 
     for (uint32_t first = begin; first < end; first += PITH_PAGE_ROWS) {
         const bool last = end - first <= PITH_PAGE_ROWS;
         attend_page(kernels, pages, lane, first, last ? NULL : k_of_row(pages, lane, first + PITH_PAGE_ROWS), q, stride,
-                    n_q, n_seen, out, scratch);
+                    n_q, n_seen, out, scratch, soon);
     }
 }
 
@@ -80,7 +88,7 @@ void pith_attend_merge(const pith_cpu_kernels *kernels, uint32_t n_q, uint32_t d
         float c[2] = {a.m[i], b.m[i]};
         kernels->exp_sum(c, 2, shift);
         // y as the values of a page with one row: x = fma(c[1], y, x * c[0]).
-        kernels->weigh(x, &c[0], &c[1], 1, y, sizeof(float), d, 1, NULL);
+        kernels->weigh(x, &c[0], &c[1], 1, y, sizeof(float), d, 1, (pith_ahead){0});
         a.l[i] = __builtin_fmaf(b.l[i], c[1], a.l[i] * c[0]);
         a.m[i] = m;
     }

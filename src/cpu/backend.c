@@ -151,6 +151,7 @@ static void describe(const pith_backend *backend, pith_device_info *out) {
 static void destroy(pith_backend *backend) {
     if (!backend) return;
     pith_cpu *cpu = (pith_cpu *)backend;
+    pith_cpu_weights_free(cpu);
     pith_threads_free(&cpu->threads);
     if (cpu->values) ggml_gallocr_free(cpu->values);
     if (cpu->job_ctx) ggml_free(cpu->job_ctx);
@@ -235,8 +236,10 @@ pith_status pith_cpu_create(const pith_geometry *geo, const pith_cpu_params *par
     pith_cpu_table_plan(&cpu->ops);
     pith_cpu_table_events(&cpu->ops);
     cpu->kernels = pith_cpu_kernels_choose(params->disabled);
-    for (int type = 0; type < GGML_TYPE_COUNT && type < MAX_TYPES; type++)
+    for (int type = 0; type < GGML_TYPE_COUNT && type < MAX_TYPES; type++) {
         cpu->products[type] = pith_product_for(type, params->disabled);
+        cpu->arranged[type] = pith_arranged_for(type, params->disabled);
+    }
 
     uint32_t n_threads = params->n_threads ? params->n_threads : pith_cpu_default_threads();
     pith_status status =
@@ -254,7 +257,8 @@ pith_status pith_cpu_create(const pith_geometry *geo, const pith_cpu_params *par
     cpu->scratch_bytes = lay_scratch(cpu, NULL);
     cpu->scratch_memory = pith_new(params->alloc, cpu->scratch_bytes, 1);
     cpu->values = ggml_gallocr_new(ggml_backend_cpu_buffer_type());
-    if (!cpu->split_memory || !cpu->scratch_memory || !cpu->values || !pith_cpu_job_create(cpu)) {
+    if (!cpu->split_memory || !cpu->scratch_memory || !cpu->values || !pith_cpu_job_create(cpu) ||
+        !pith_cpu_weights_init(cpu)) {
         destroy(&cpu->base);
         return pith_fail(err, PITH_E_MEMORY, "no memory for the backend's scratch");
     }

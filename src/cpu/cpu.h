@@ -31,12 +31,34 @@ typedef struct pith_cpu_scratch {
     float *work;          // pith_attend_scratch(n_rows)
 } pith_cpu_scratch;
 
+// A weight matrix as a decode product reads it.
+typedef struct pith_matrix {
+    const pith_product *product; // NULL: there is none for its type
+    const uint8_t *data;         // row r, a multiple of PITH_PRODUCT_ROW_STEP, starts at data + r * row_bytes
+    size_t row_bytes;
+    int64_t m, k; // rows, columns
+} pith_matrix;
+
+// Copies of weights in an order that reads faster. weights.c
+typedef struct pith_cpu_copy {
+    const pith_weight *of;
+    const uint8_t *data;
+} pith_cpu_copy;
+typedef struct pith_cpu_weights {
+    uint8_t *base; // all copies; NULL: there can be none
+    size_t bytes, used;
+    pith_cpu_copy *copies; // (cap)
+    uint32_t n, cap;
+} pith_cpu_weights;
+
 typedef struct pith_cpu {
     pith_backend base;
     pith_ops ops; // base.ops points here
     const pith_allocator *alloc;
     const pith_cpu_kernels *kernels;
     const pith_product *products[MAX_TYPES]; // by ggml type, NULL where there is none
+    const pith_arranged *arranged[MAX_TYPES]; // the same
+    pith_cpu_weights weights;
     pith_threads threads;
 
     struct ggml_gallocr *values; // the compute buffer of all plans
@@ -84,11 +106,11 @@ typedef struct pith_cpu {
 // What a custom node of ours needs beside its source tensors.
 typedef struct pith_node {
     struct pith_plan *plan;
-    const pith_product *product; // PACK, PRODUCT
+    const pith_product *product; // PACK
     uint32_t n;                  // PACK, PRODUCT: columns
     size_t packed_bytes;         // PACK, PRODUCT: of one column
-    const pith_weight *weight;   // PRODUCT
-    const pith_weight *ahead;    // PRODUCT: the weights of the plan's next product, NULL for the last
+    pith_matrix matrix;          // PRODUCT
+    struct pith_node *then;      // PRODUCT, ATTEND: the plan's next product, NULL when it was the last
     const float *bias;           // PRODUCT: (M) or NULL
     bool to_step;                // PRODUCT: write into the step's logits
     uint32_t layer;              // APPEND, ATTEND, MERGE
@@ -109,7 +131,7 @@ struct pith_plan {
     // The last packed value: Q, K and V share one, gate and up another.
     struct ggml_tensor *pack_of, *packed;
     const pith_product *pack_by;
-    pith_node *last_product;
+    pith_node *unlinked[2]; // the last product and the last attend, until the next product is known
     int32_t *inputs; // memory of ids, pos and out
     const pith_step *step; // during replay
     uint64_t generation;
@@ -135,6 +157,12 @@ void pith_cpu_run(pith_cpu *, uint32_t n, void (*fn)(pith_cpu *, int thread, uin
 
 // run.c: one ggml graph on the threads that a step may use. `adaptive`: let the governor choose and learn.
 void pith_cpu_compute(pith_cpu *, struct ggml_cgraph *, bool adaptive);
+
+// weights.c: how a decode product reads a weight. Makes the copy that it reads, where there is to be one and none yet:
+// not to be called during a replay. The weight must outlive the backend.
+bool pith_cpu_weights_init(pith_cpu *); // false: no memory
+void pith_cpu_weights_free(pith_cpu *);
+pith_matrix pith_cpu_matrix(pith_cpu *, const pith_weight *);
 
 // nodes.c: bodies of the custom nodes.
 void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata);

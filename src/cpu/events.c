@@ -78,9 +78,9 @@ static void mass_logits(const pith_cpu_kernels *kernels, const pith_pages *pages
 
         if (arith == PITH_ARITH_BF16) {
             round_keys(geo, k, scratch->key);
-            kernels->scores(scratch->q, d, n_q, scratch->key, sizeof(float), d, NULL, scratch->s);
+            kernels->scores(scratch->q, d, n_q, scratch->key, sizeof(float), d, (pith_ahead){0}, scratch->s);
         } else {
-            kernels->scores(scratch->q, d, n_q, k, geo->elt_bytes, d, NULL, scratch->s);
+            kernels->scores(scratch->q, d, n_q, k, geo->elt_bytes, d, (pith_ahead){0}, scratch->s);
         }
         for (uint32_t a = 0; a < n_q; a++)
             for (uint32_t i = j; i < end; i++) {

@@ -18,24 +18,29 @@
 // acc[i] = acc[i] * c, then one fma(p_r, V[r][i]) per visible row. As long as all scores were -inf, every p is 0; NaN
 // among the scores makes l NaN.
 //
-// `ahead`: memory as large as the section that is read, which is to be fetched into the caches meanwhile; or NULL.
+// `ahead`: what is to be fetched into the caches meanwhile.
+typedef struct pith_ahead {
+    const void *section; // as large as the section that is read; or NULL
+    const void *lines;   // as many 64-byte lines as there are terms in a sum: d of scores, n_rows of weigh; or NULL
+} pith_ahead;
+
 typedef struct pith_cpu_kernels {
     const char *name; // "avx512", "avx2", "neon", "portable"
 
     // s[a][r] = sum_i q[a][i] * K[i][r] for all 64 rows r. q: n_q rows of d floats, `stride` floats apart;
     // s: (n_q, 64). `k`: the page's K section in f16 (elt_bytes 2) or f32.
     void (*scores)(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t elt_bytes, uint32_t d,
-                   const void *ahead, float *s);
+                   pith_ahead ahead, float *s);
 
-    // Takes one page of scores (already scaled) into the running softmax of one query row: the first n_visible of the
-    // 64 rows, 1..64, count. On return s holds p (0 for rows that do not count), *m and *l are updated, and *c is the
-    // factor by which acc must be multiplied. m starts at -INFINITY, l at 0.
-    void (*soften)(float *s, uint32_t n_visible, float *m, float *l, float *c);
+    // Takes one page of scores (already scaled) into the running softmax of n_q query rows: the first n_visible of the
+    // 64 rows, 1..64, count. On return s (n_q, 64) holds p (0 for rows that do not count), m and l (n_q) are updated,
+    // and c (n_q) holds the factors by which acc must be multiplied. m starts at -INFINITY, l at 0.
+    void (*soften)(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c);
 
     // acc[a][i] = acc[a][i] * c[a], then += p[a][r] * V[r][i] for r ascending in [0, n_rows). acc: (n_q, d);
     // c: (n_q); p: (n_q, 64); `v`: the page's V section, of which rows from n_rows on are not read.
     void (*weigh)(float *acc, const float *c, const float *p, uint32_t n_q, const void *v, uint32_t elt_bytes,
-                  uint32_t d, uint32_t n_rows, const void *ahead);
+                  uint32_t d, uint32_t n_rows, pith_ahead ahead);
 
     // exp(x[i] - shift) into x for n entries, their sum as return value: partial sums by i mod 16, ascending.
     float (*exp_sum)(float *x, uint32_t n, float shift);
@@ -63,13 +68,20 @@ typedef struct pith_partial {
     float *acc, *m, *l;
 } pith_partial;
 
+// Memory that somebody will read soon. What computes in the meantime takes pieces from its front and fetches them.
+typedef struct pith_stream {
+    const uint8_t *at;
+    size_t bytes;
+} pith_stream;
+
 // Softens part `part` (rows [part*512, ...)) of a lane for n_q query rows into `out`. Query row a sees the lane's rows
 // [0, n_seen[a]), in any order of a, at most lane->n_rows; a row that sees nothing of the part gets m = -INFINITY,
 // l = 0, acc = 0. q: n_q rows, `stride` floats apart, already multiplied by 1/sqrt(d) (exact when d is a power of 4,
 // else one more rounding). Pages that no query row sees are not read. The bits of a query row's result do not depend
-// on the other rows of the call. `scratch`: pith_attend_scratch(n_q) floats.
+// on the other rows of the call. `scratch`: pith_attend_scratch(n_q) floats. `soon` may be NULL.
 void pith_attend_part(const pith_cpu_kernels *, const pith_pages *, const pith_lane *, uint32_t part, const float *q,
-                      size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out, float *scratch);
+                      size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out, float *scratch,
+                      pith_stream *soon);
 size_t pith_attend_scratch(uint32_t n_q); // in floats
 
 // Merges `b` into `a`: m' = max, c_a = exp(m_a - m'), c_b = exp(m_b - m'); l and acc become fma(b, c_b, a * c_a).

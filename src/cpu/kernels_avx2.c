@@ -20,7 +20,8 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     float *out = p->out + (size_t)row * p->n_cols + col;
     const float *a = p->a + row * p->a_stride;
     const size_t elt = half ? 2 : 4;
-    const char *ahead = row == 0 ? (const char *)p->ahead : NULL; // once is enough
+    const char *ahead = row == 0 ? (const char *)p->ahead.section : NULL; // once is enough
+    const char *lines = row == 0 && col == 0 ? (const char *)p->ahead.lines : NULL;
 
     PITH_UNROLL for (uint32_t i = 0; i < R; i++) {
         const __m256 c = p->c ? _mm256_set1_ps(p->c[row + i]) : _mm256_setzero_ps();
@@ -30,6 +31,7 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     for (uint32_t k = 0; k < p->depth; k++) {
         const size_t at = (size_t)k * p->n_cols + col;
         if (ahead) pith_fetch(ahead + at * elt, W * LANES * elt);
+        if (lines) pith_fetch(lines + (size_t)k * 64, 64);
         PITH_UNROLL for (uint32_t i = 0; i < R; i++) x[i] = _mm256_broadcast_ss(a + i * p->a_stride + k);
         PITH_UNROLL for (uint32_t w = 0; w < W; w++) {
             const __m256 b = load(p->b, at + w * LANES, half);
@@ -69,14 +71,14 @@ ISA static void panel_f16(const pith_panel *p) { panel(p, 1); }
 ISA static void panel_f32(const pith_panel *p) { panel(p, 0); }
 
 static void scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t elt_bytes, uint32_t d,
-                   const void *ahead, float *s) {
+                   pith_ahead ahead, float *s) {
     const pith_panel p = pith_panel_of_scores(q, stride, n_q, k, d, ahead, s);
     if (elt_bytes == 2) panel_f16(&p);
     else panel_f32(&p);
 }
 
 static void weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v, uint32_t elt_bytes,
-                  uint32_t d, uint32_t n_rows, const void *ahead) {
+                  uint32_t d, uint32_t n_rows, pith_ahead ahead) {
     const pith_panel values = pith_panel_of_weigh(acc, c, p, n_q, v, d, n_rows, ahead);
     if (elt_bytes == 2) panel_f16(&values);
     else panel_f32(&values);
@@ -136,7 +138,7 @@ ISA static float exp_sum(float *x, uint32_t n, float shift) {
     return pith_sum16(partial);
 }
 
-ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
+ISA static void soften_row(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     for (uint32_t r = n_visible; r < PITH_PAGE_ROWS; r++) s[r] = -__builtin_inff(); // weight 0
 
     // max(a, b) is a where a > b, else b: a NaN score is no maximum.
@@ -147,6 +149,10 @@ ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *
     *c = _mm256_cvtss_f32(exp8(_mm256_set1_ps(*m - shift)));
     *l = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(*l), _mm_set_ss(*c), _mm_set_ss(sum)));
     *m = new_m + 0.0f;
+}
+
+ISA static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c) {
+    for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {

@@ -7,7 +7,7 @@
 #define ISA __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,f16c,fma")))
 #define INLINE static inline __attribute__((always_inline)) ISA
 
-enum { LANES = 16, MAX_ROWS = 6 };
+enum { LANES = 16, MAX_ROWS = 7 };
 
 // The first n lanes, or all.
 INLINE __mmask16 lanes(uint32_t n) { return (__mmask16)(n < LANES ? (1u << n) - 1u : 0xffffu); }
@@ -26,7 +26,8 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     float *out = p->out + (size_t)row * p->n_cols + col;
     const float *a = p->a + row * p->a_stride;
     const size_t elt = half ? 2 : 4;
-    const char *ahead = row == 0 ? (const char *)p->ahead : NULL; // once is enough
+    const char *ahead = row == 0 ? (const char *)p->ahead.section : NULL; // once is enough
+    const char *lines = row == 0 && col == 0 ? (const char *)p->ahead.lines : NULL;
 
     PITH_UNROLL for (uint32_t i = 0; i < R; i++) {
         const __m512 c = p->c ? _mm512_set1_ps(p->c[row + i]) : _mm512_setzero_ps();
@@ -36,6 +37,7 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     for (uint32_t k = 0; k < p->depth; k++) {
         const size_t at = (size_t)k * p->n_cols + col;
         if (ahead) pith_fetch(ahead + at * elt, W * LANES * elt);
+        if (lines) pith_fetch(lines + (size_t)k * 64, 64);
         PITH_UNROLL for (uint32_t w = 0; w < W; w++) b[w] = load(p->b, at + w * LANES, half, mask);
         PITH_UNROLL for (uint32_t i = 0; i < R; i++) {
             const __m512 x = _mm512_set1_ps(a[i * p->a_stride + k]);
@@ -48,7 +50,7 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
 }
 
 // All columns of R rows. Tiles of 64 columns read b line after line, which the memory likes better than narrower ones
-// with more rows: 6 rows of them are 24 sums, with 4 vectors of b and a broadcast 29 registers.
+// with more rows: 7 rows of them are 28 sums, with 4 vectors of b all 32 registers.
 INLINE void strip(const pith_panel *p, const int half, const uint32_t R, uint32_t row) {
     const uint32_t n = p->n_cols;
     uint32_t col = 0;
@@ -67,7 +69,8 @@ INLINE void panel(const pith_panel *p, const int half) {
         case 3: strip(p, half, 3, row); break;
         case 4: strip(p, half, 4, row); break;
         case 5: strip(p, half, 5, row); break;
-        default: strip(p, half, 6, row); break;
+        case 6: strip(p, half, 6, row); break;
+        default: strip(p, half, 7, row); break;
         }
     }
 }
@@ -75,14 +78,14 @@ ISA static void panel_f16(const pith_panel *p) { panel(p, 1); }
 ISA static void panel_f32(const pith_panel *p) { panel(p, 0); }
 
 static void scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t elt_bytes, uint32_t d,
-                   const void *ahead, float *s) {
+                   pith_ahead ahead, float *s) {
     const pith_panel p = pith_panel_of_scores(q, stride, n_q, k, d, ahead, s);
     if (elt_bytes == 2) panel_f16(&p);
     else panel_f32(&p);
 }
 
 static void weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v, uint32_t elt_bytes,
-                  uint32_t d, uint32_t n_rows, const void *ahead) {
+                  uint32_t d, uint32_t n_rows, pith_ahead ahead) {
     const pith_panel values = pith_panel_of_weigh(acc, c, p, n_q, v, d, n_rows, ahead);
     if (elt_bytes == 2) panel_f16(&values);
     else panel_f32(&values);
@@ -133,24 +136,42 @@ ISA static float exp_sum(float *x, uint32_t n, float shift) {
     return sum16(sum);
 }
 
-ISA static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
-    for (uint32_t r = n_visible; r < PITH_PAGE_ROWS; r++) s[r] = -__builtin_inff(); // weight 0
+// Up to 16 rows together: what there is one of for each row (m, l, c) is a lane, and the rows' long chains of dependent
+// operations overlap.
+INLINE void soften_rows(float *s, uint32_t n, uint32_t n_visible, float *m, float *l, float *c) {
+    const __mmask16 rows = lanes(n);
+    const __m512 none = _mm512_set1_ps(-__builtin_inff());
+    float top[LANES] = {0}, shift[LANES], sum[LANES] = {0};
+    for (uint32_t a = 0; a < n; a++) {
+        for (uint32_t r = n_visible; r < PITH_PAGE_ROWS; r++) s[a * PITH_PAGE_ROWS + r] = -__builtin_inff(); // weight 0
+        __m512 most = none; // max(a, b) is a where a > b, else b: a NaN score is no maximum
+        PITH_UNROLL for (uint32_t i = 0; i < 4; i++)
+            most = _mm512_max_ps(_mm512_loadu_ps(s + a * PITH_PAGE_ROWS + i * LANES), most);
+        top[a] = max16(most);
+    }
+    const __m512 old_m = _mm512_maskz_loadu_ps(rows, m), new_m = _mm512_max_ps(_mm512_loadu_ps(top), old_m);
+    const __m512 by = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(new_m, none, _CMP_NEQ_OQ), new_m); // pith_soft_shift
+    const __m512 factor = exp16(_mm512_sub_ps(old_m, by));
+    _mm512_storeu_ps(shift, by);
+    for (uint32_t a = 0; a < n; a++) {
+        __m512 sum16s = _mm512_setzero_ps();
+        PITH_UNROLL for (uint32_t i = 0; i < 4; i++) {
+            float *at = s + a * PITH_PAGE_ROWS + i * LANES;
+            const __m512 p = exp16(_mm512_sub_ps(_mm512_loadu_ps(at), _mm512_set1_ps(shift[a])));
+            sum16s = _mm512_add_ps(sum16s, p);
+            _mm512_storeu_ps(at, p);
+        }
+        sum[a] = sum16(sum16s);
+    }
+    const __m512 new_l = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rows, l), factor, _mm512_loadu_ps(sum));
+    _mm512_mask_storeu_ps(c, rows, factor);
+    _mm512_mask_storeu_ps(l, rows, new_l);
+    _mm512_mask_storeu_ps(m, rows, _mm512_add_ps(new_m, _mm512_setzero_ps()));
+}
 
-    // max(a, b) is a where a > b, else b: a NaN score is no maximum.
-    __m512 x[4], top = _mm512_set1_ps(*m), sum = _mm512_setzero_ps();
-    PITH_UNROLL for (uint32_t i = 0; i < 4; i++) {
-        x[i] = _mm512_loadu_ps(s + i * LANES);
-        top = _mm512_max_ps(x[i], top);
-    }
-    const float new_m = max16(top), shift = pith_soft_shift(new_m);
-    PITH_UNROLL for (uint32_t i = 0; i < 4; i++) {
-        x[i] = exp16(_mm512_sub_ps(x[i], _mm512_set1_ps(shift)));
-        sum = _mm512_add_ps(sum, x[i]);
-        _mm512_storeu_ps(s + i * LANES, x[i]);
-    }
-    *c = _mm512_cvtss_f32(exp16(_mm512_set1_ps(*m - shift)));
-    *l = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(*l), _mm_set_ss(*c), _mm_set_ss(sum16(sum))));
-    *m = new_m + 0.0f;
+ISA static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c) {
+    for (uint32_t a = 0; a < n_q; a += LANES)
+        soften_rows(s + (size_t)a * PITH_PAGE_ROWS, n_q - a < LANES ? n_q - a : LANES, n_visible, m + a, l + a, c + a);
 }
 
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {

@@ -25,14 +25,14 @@ typedef struct pith_panel {
     const float *a;    // (n_rows, depth)
     size_t a_stride;   // floats between rows of a
     const void *b;     // (depth, n_cols), f16 or f32
-    const void *ahead; // as large as b: memory to be fetched into the caches meanwhile, or NULL
+    pith_ahead ahead; // section: as large as b; lines: one for each k
     uint32_t n_rows;
     uint32_t n_cols; // a multiple of 8
     uint32_t depth;
 } pith_panel;
 
 static inline pith_panel pith_panel_of_scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t d,
-                                              const void *ahead, float *s) {
+                                              pith_ahead ahead, float *s) {
     return (pith_panel){.out = s,
                         .c = NULL,
                         .a = q,
@@ -45,7 +45,7 @@ static inline pith_panel pith_panel_of_scores(const float *q, size_t stride, uin
 }
 
 static inline pith_panel pith_panel_of_weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v,
-                                             uint32_t d, uint32_t n_rows, const void *ahead) {
+                                             uint32_t d, uint32_t n_rows, pith_ahead ahead) {
     return (pith_panel){.out = acc,
                         .c = c,
                         .a = p,
@@ -64,9 +64,10 @@ static inline pith_panel pith_panel_of_weigh(float *acc, const float *c, const f
 #define PITH_UNROLL _Pragma("GCC unroll 8")
 #endif
 
-// Asks for memory to be brought into the caches; `bytes` is a constant where it matters.
+// Asks for memory to be brought into the L2 (an L1 takes too few lines at once to keep the memory busy); `bytes` is a
+// constant where it matters.
 static inline __attribute__((always_inline)) void pith_fetch(const void *at, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + i);
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)at + i, 0, 2);
 }
 
 // Rows of the next tile when `left` are left and at most `most` fit: as equal as possible, since a tile of few rows

@@ -19,7 +19,8 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     float *out = p->out + (size_t)row * p->n_cols + col;
     const float *a = p->a + row * p->a_stride;
     const size_t elt = half ? 2 : 4;
-    const char *ahead = row == 0 ? (const char *)p->ahead : NULL; // once is enough
+    const char *ahead = row == 0 ? (const char *)p->ahead.section : NULL; // once is enough
+    const char *lines = row == 0 && col == 0 ? (const char *)p->ahead.lines : NULL;
 
     PITH_UNROLL for (uint32_t i = 0; i < R; i++)
         PITH_UNROLL for (uint32_t w = 0; w < W; w++)
@@ -28,6 +29,7 @@ INLINE void tile(const pith_panel *p, const int half, const uint32_t R, const ui
     for (uint32_t k = 0; k < p->depth; k++) {
         const size_t at = (size_t)k * p->n_cols + col;
         if (ahead) pith_fetch(ahead + at * elt, W * LANES * elt);
+        if (lines) pith_fetch(lines + (size_t)k * 64, 64);
         PITH_UNROLL for (uint32_t w = 0; w < W; w++) b[w] = load(p->b, at + w * LANES, half);
         PITH_UNROLL for (uint32_t i = 0; i < R; i++) {
             const float x = a[i * p->a_stride + k];
@@ -66,14 +68,14 @@ static void panel_f16(const pith_panel *p) { panel(p, 1); }
 static void panel_f32(const pith_panel *p) { panel(p, 0); }
 
 static void scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t elt_bytes, uint32_t d,
-                   const void *ahead, float *s) {
+                   pith_ahead ahead, float *s) {
     const pith_panel p = pith_panel_of_scores(q, stride, n_q, k, d, ahead, s);
     if (elt_bytes == 2) panel_f16(&p);
     else panel_f32(&p);
 }
 
 static void weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v, uint32_t elt_bytes,
-                  uint32_t d, uint32_t n_rows, const void *ahead) {
+                  uint32_t d, uint32_t n_rows, pith_ahead ahead) {
     const pith_panel values = pith_panel_of_weigh(acc, c, p, n_q, v, d, n_rows, ahead);
     if (elt_bytes == 2) panel_f16(&values);
     else panel_f32(&values);
@@ -128,7 +130,7 @@ static float exp_sum(float *x, uint32_t n, float shift) {
 // a where a > b, else b: a NaN score is no maximum (which the instruction for maxima would not honour).
 INLINE float32x4_t greater(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 
-static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
+static void soften_row(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     for (uint32_t r = n_visible; r < PITH_PAGE_ROWS; r++) s[r] = -__builtin_inff(); // weight 0
 
     float32x4_t top = vdupq_n_f32(*m);
@@ -138,6 +140,10 @@ static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     *c = pith_exp(*m - shift);
     *l = __builtin_fmaf(*l, *c, sum);
     *m = new_m + 0.0f;
+}
+
+static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c) {
+    for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
 static void to_f16(const float *x, uint16_t *y, uint32_t n) {

@@ -35,13 +35,13 @@ static void panel(const pith_panel *p, uint32_t elt_bytes) {
 }
 
 static void scores(const float *q, size_t stride, uint32_t n_q, const void *k, uint32_t elt_bytes, uint32_t d,
-                   const void *ahead, float *s) {
+                   pith_ahead ahead, float *s) {
     const pith_panel p = pith_panel_of_scores(q, stride, n_q, k, d, ahead, s);
     panel(&p, elt_bytes);
 }
 
 static void weigh(float *acc, const float *c, const float *p, uint32_t n_q, const void *v, uint32_t elt_bytes,
-                  uint32_t d, uint32_t n_rows, const void *ahead) {
+                  uint32_t d, uint32_t n_rows, pith_ahead ahead) {
     const pith_panel values = pith_panel_of_weigh(acc, c, p, n_q, v, d, n_rows, ahead);
     panel(&values, elt_bytes);
 }
@@ -55,7 +55,7 @@ static float exp_sum(float *x, uint32_t n, float shift) {
     return pith_sum16(partial);
 }
 
-static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
+static void soften_row(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     float top = *m;
     for (uint32_t r = 0; r < n_visible; r++) top = s[r] > top ? s[r] : top; // a NaN is no maximum, but stays in s
     const float shift = pith_soft_shift(top);
@@ -64,6 +64,10 @@ static void soften(float *s, uint32_t n_visible, float *m, float *l, float *c) {
     *c = pith_exp(*m - shift);
     *l = __builtin_fmaf(*l, *c, sum);
     *m = top + 0.0f; // the maximum of 0 and -0 is either, depending on the level; the sum is 0
+}
+
+static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *l, float *c) {
+    for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
 static void to_f16(const float *x, uint16_t *y, uint32_t n) {

@@ -9,6 +9,8 @@
 enum {
     LEAST_ROWS = 32,         // weight rows of a claim: tens of kilobytes, much more than a claim costs
     AHEAD_BYTES = 128 << 10, // a fraction of the L2, and about what memory delivers between two products
+    SOON_BYTES = 512 << 10,  // the same of each of the two products after attention, which leaves more time
+    SOON_LEAST = 4096,       // less is not worth a place in attention's loop
 };
 
 // Rows of a thread's first range: half of an even share.
@@ -33,7 +35,7 @@ void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
 // place in the matrix, where fetch_ahead has begun to read for it. The others are claimed: half of what is left, divided
 // by the threads, since every claim leaves a gap in the stream from memory, and small ones are only needed at the end.
 static bool next_rows(pith_node *node, int ith, int nth, int64_t *r0, int64_t *r1) {
-    const int64_t m = node->weight->ne[1], first = first_rows(m, nth);
+    const int64_t m = node->matrix.m, first = first_rows(m, nth);
     if (*r1 == 0 && first > 0) {
         *r0 = ith * first, *r1 = *r0 + first;
         return true;
@@ -51,37 +53,41 @@ static bool next_rows(pith_node *node, int ith, int nth, int64_t *r0, int64_t *r
     return true;
 }
 
+// The first bytes that a thread will read of a product, at most `most`.
+static pith_stream first_bytes(const pith_node *product, int ith, int nth, size_t most) {
+    const pith_matrix *w = &product->matrix;
+    const size_t part = (size_t)first_rows(w->m, nth) * w->row_bytes;
+    return (pith_stream){w->data + (size_t)ith * part, part < most ? part : most};
+}
+
 // Between two products come a barrier and small nodes that read nothing: a thread that has no more rows starts to read
 // its first rows of the next weights.
-static void fetch_ahead(const pith_weight *w, int ith, int nth) {
-    if (!w) return;
-    const size_t row_bytes = w->bytes / (size_t)w->ne[1], rows = (size_t)first_rows(w->ne[1], nth);
-    const uint8_t *at = (const uint8_t *)w->data + (size_t)ith * rows * row_bytes;
-    const size_t bytes = rows * row_bytes < AHEAD_BYTES ? rows * row_bytes : AHEAD_BYTES;
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+static void fetch_ahead(const pith_node *product, int ith, int nth) {
+    if (!product) return;
+    const pith_stream ahead = first_bytes(product, ith, nth, AHEAD_BYTES);
+    for (size_t i = 0; i < ahead.bytes; i += 64) __builtin_prefetch(ahead.at + i, 0, 2);
 }
 
 // dst: (n, M) from src 0: packed rows; weights (M, K).
 void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
     pith_node *node = userdata;
-    const pith_weight *w = node->weight;
+    const pith_matrix *w = &node->matrix;
     const uint8_t *packed = packed_rows(dst->src[0]);
-    const size_t row_bytes = w->bytes / (size_t)w->ne[1];
     const uint32_t n = node->n;
-    const int64_t m = w->ne[1];
+    const size_t m = (size_t)w->m;
     float *y = node->to_step ? node->plan->step->logits : dst->data;
 
     for (int64_t r0 = 0, r1 = 0; next_rows(node, ith, nth, &r0, &r1);) {
         for (uint32_t c = 0; c < n; c += PITH_PRODUCT_MAX_COLUMNS) {
             uint32_t cols = n - c < PITH_PRODUCT_MAX_COLUMNS ? n - c : PITH_PRODUCT_MAX_COLUMNS;
-            node->product->rows(node->product, w->data, row_bytes, w->ne[0], packed + c * node->packed_bytes, cols, r0,
-                                r1, y + (size_t)c * (size_t)m, (size_t)m);
+            w->product->rows(w->product, w->data, w->row_bytes, w->k, packed + c * node->packed_bytes, cols, r0, r1,
+                             y + c * m, m);
         }
         if (node->bias)
             for (uint32_t c = 0; c < n; c++)
-                for (int64_t r = r0; r < r1; r++) y[(size_t)c * (size_t)m + (size_t)r] += node->bias[r];
+                for (int64_t r = r0; r < r1; r++) y[c * m + (size_t)r] += node->bias[r];
     }
-    fetch_ahead(node->ahead, ith, nth);
+    fetch_ahead(node->then, ith, nth);
 }
 
 // Sources: q (n, H*d), k (n, G*d), v (n, G*d). A task is one token.
@@ -122,10 +128,10 @@ static void load_queries(const pith_geometry *geo, const float *q, uint32_t h, u
 
 // Reads parts [0, n_parts) of the lane in ascending order into `sum`.
 static void attend_parts(const pith_cpu *cpu, const pith_lane *lane, uint32_t n_parts, uint32_t n_q, uint32_t d,
-                         const pith_cpu_scratch *s) {
-    pith_attend_part(cpu->kernels, &cpu->pages, lane, 0, s->q, d, n_q, s->n_seen, s->sum, s->work);
+                         const pith_cpu_scratch *s, pith_stream *soon) {
+    pith_attend_part(cpu->kernels, &cpu->pages, lane, 0, s->q, d, n_q, s->n_seen, s->sum, s->work, soon);
     for (uint32_t part = 1; part < n_parts; part++) {
-        pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, n_q, s->n_seen, s->part, s->work);
+        pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, n_q, s->n_seen, s->part, s->work, soon);
         pith_attend_merge(cpu->kernels, n_q, d, s->sum, s->part);
     }
 }
@@ -145,7 +151,8 @@ static pith_partial split_partial(const pith_cpu *cpu, uint32_t lane_task, uint3
     return (pith_partial){.acc = at, .m = at + (size_t)g * d, .l = at + (size_t)g * d + g};
 }
 
-static void attend_decode(struct ggml_tensor *dst, int ith, pith_node *node) {
+// Attention computes for longer than it reads, so the memory has time for the weights of the products behind it.
+static void attend_decode(struct ggml_tensor *dst, int ith, int nth, pith_node *node) {
     const struct pith_plan *plan = node->plan;
     const pith_geometry *geo = &plan->geo;
     pith_cpu *cpu = plan->cpu;
@@ -154,6 +161,10 @@ static void attend_decode(struct ggml_tensor *dst, int ith, pith_node *node) {
     const float *q = dst->src[1]->data;
     const bool split = is_split(plan);
 
+    const pith_node *next = node->then; // of the products whose first rows are not being fetched yet
+    uint32_t n_next = 2;
+    pith_stream soon = {0};
+
     uint32_t task = claim(node), index = 0; // index counts the tasks in front of the lane at hand
     for (uint32_t t = 0; t < plan->shape.n_tokens; t++)
         for (uint32_t h = 0; h < geo->n_kv_heads; h++) {
@@ -161,6 +172,10 @@ static void attend_decode(struct ggml_tensor *dst, int ith, pith_node *node) {
             const uint32_t n_parts = parts_of(lane->n_rows), n_tasks = split ? n_parts : 1;
             bool loaded = false;
             for (; task < index + n_tasks; task = claim(node)) {
+                if (soon.bytes < SOON_LEAST && next && n_next > 0) {
+                    soon = first_bytes(next, ith, nth, SOON_BYTES);
+                    next = next->then, n_next--;
+                }
                 if (!loaded) {
                     load_queries(geo, q, h, t, t + 1, s->q);
                     for (uint32_t a = 0; a < g; a++) s->n_seen[a] = lane->n_rows;
@@ -168,9 +183,9 @@ static void attend_decode(struct ggml_tensor *dst, int ith, pith_node *node) {
                 }
                 if (split) {
                     pith_attend_part(cpu->kernels, &cpu->pages, lane, task - index, s->q, d, g, s->n_seen,
-                                     split_partial(cpu, t * geo->n_kv_heads + h, task - index), s->work);
+                                     split_partial(cpu, t * geo->n_kv_heads + h, task - index), s->work, &soon);
                 } else {
-                    attend_parts(cpu, lane, n_parts, g, d, s);
+                    attend_parts(cpu, lane, n_parts, g, d, s, &soon);
                     pith_attend_finish(g, d, s->sum, (float *)dst->data + ((size_t)t * geo->n_heads + h * g) * d, d);
                 }
             }
@@ -196,7 +211,7 @@ static void attend_prefill(struct ggml_tensor *dst, int ith, pith_node *node) {
         load_queries(geo, q, h, t0, t1, s->q);
         for (uint32_t t = t0; t < t1; t++)
             for (uint32_t a = 0; a < g; a++) s->n_seen[(t - t0) * g + a] = lane->n_rows - n + t + 1;
-        attend_parts(cpu, lane, parts_of(lane->n_rows - n + t1), (t1 - t0) * g, d, s);
+        attend_parts(cpu, lane, parts_of(lane->n_rows - n + t1), (t1 - t0) * g, d, s, NULL);
         for (uint32_t t = t0; t < t1; t++) {
             pith_partial rows = {s->sum.acc + (size_t)(t - t0) * g * d, s->sum.m + (t - t0) * g,
                                  s->sum.l + (t - t0) * g};
@@ -207,9 +222,8 @@ static void attend_prefill(struct ggml_tensor *dst, int ith, pith_node *node) {
 
 // Sources: the append node (for the order), q (n, H*d). dst: (n, H*d).
 void pith_node_attend(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
-    (void)nth;
     pith_node *node = userdata;
-    if (node->plan->shape.cls == PITH_CLASS_DECODE) attend_decode(dst, ith, node);
+    if (node->plan->shape.cls == PITH_CLASS_DECODE) attend_decode(dst, ith, nth, node);
     else attend_prefill(dst, ith, node);
 }
 

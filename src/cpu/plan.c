@@ -140,7 +140,8 @@ static pith_value *rms_norm(pith_plan *p, pith_value *x, const pith_weight *w, f
 // Decode rows: (n, K) -> (n, M) by own products; to_step: into the step's logits.
 static struct ggml_tensor *own_product(pith_plan *p, const pith_weight *w, struct ggml_tensor *x,
                                        const pith_weight *bias, bool to_step) {
-    const pith_product *product = (unsigned)w->type < MAX_TYPES ? p->cpu->products[w->type] : NULL;
+    const pith_matrix matrix = pith_cpu_matrix(p->cpu, w);
+    const pith_product *product = matrix.product;
     if (!product) return fail(p, PITH_E_UNSUPPORTED, "%s: no product for tensor type %d", w->name, w->type);
     const size_t packed_bytes = product->packed_bytes(product, w->ne[0]);
     if (p->pack_of != x || !pith_product_same_pack(p->pack_by, product)) {
@@ -153,11 +154,12 @@ static struct ggml_tensor *own_product(pith_plan *p, const pith_weight *w, struc
     }
     pith_node *node = new_node(p);
     if (!node) return NULL;
-    node->product = product, node->weight = w, node->n = (uint32_t)x->ne[1], node->packed_bytes = packed_bytes;
+    node->matrix = matrix, node->n = (uint32_t)x->ne[1], node->packed_bytes = packed_bytes;
     node->bias = bias ? bias->data : NULL;
     node->to_step = to_step;
-    if (p->last_product) p->last_product->ahead = w;
-    p->last_product = node;
+    for (int i = 0; i < 2; i++)
+        if (p->unlinked[i]) p->unlinked[i]->then = node;
+    p->unlinked[0] = node, p->unlinked[1] = NULL;
     return ggml_custom_4d(p->ctx, GGML_TYPE_F32, to_step ? 1 : w->ne[1], to_step ? 1 : x->ne[1], 1, 1, &p->packed, 1,
                           pith_node_product, GGML_N_TASKS_MAX, node);
 }
@@ -212,6 +214,7 @@ static pith_value *attend(pith_plan *p, uint32_t layer, pith_value *q, pith_valu
     pith_node *append = new_node(p), *read = new_node(p), *merge = new_node(p);
     if (!append || !read || !merge) return NULL;
     append->layer = read->layer = merge->layer = layer;
+    p->unlinked[1] = read;
 
     struct ggml_tensor *rows[] = {T(q), T(k), T(v)};
     struct ggml_tensor *written =

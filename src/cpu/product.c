@@ -64,6 +64,15 @@ const pith_product *pith_product_for(int type, const char *disabled) {
     return &by_ggml[type];
 }
 
+const pith_arranged *pith_arranged_for(int type, const char *disabled) {
+    pith_cpu_features cpu;
+    pith_cpu_detect(&cpu);
+    if (!cpu.avx512_vnni || pith_cpu_listed(disabled, "avx512") || pith_cpu_listed(disabled, "arranged")) return NULL;
+    for (const pith_arranged *a = pith_i8_arranged_avx512; a->product.name; a++)
+        if (a->product.type == type) return a;
+    return NULL;
+}
+
 int pith_product_same_pack(const pith_product *a, const pith_product *b) {
     if (a->pack != b->pack) return 0;
     if (a->pack != ggml_pack) return 1;

@@ -42,6 +42,23 @@ typedef struct pith_product {
 // pith_cpu_kernels_choose takes them; may be NULL. Asks the CPU: call it once and keep the answer.
 const pith_product *pith_product_for(int type, const char *disabled);
 
+// A kernel that reads weights in an order of its own, without shuffling them and front to back as memory likes it. The
+// numbers are those of the type's other kernel, bit for bit, and so are the packed activations.
+typedef struct pith_arranged {
+    // rows: w and row_bytes as said below, r0 a multiple of PITH_PRODUCT_ROW_STEP. It may read the whole step of rows
+    // that r1 - 1 is one of.
+    pith_product product;
+    // Arranged weights: PITH_PRODUCT_ROW_STEP rows take as many times this, the last ones too when there are fewer. A
+    // multiple of 4.
+    size_t (*row_bytes)(int64_t k);
+    // Arranges rows [r0, r1) of w, in the file's order with `w_row_bytes` a row, into a buffer for all rows that starts
+    // on 64 bytes. r0 is a multiple of PITH_PRODUCT_ROW_STEP, r1 too unless it is the number of rows.
+    void (*arrange)(const void *w, size_t w_row_bytes, int64_t k, int64_t r0, int64_t r1, void *out);
+} pith_arranged;
+
+// The same question as pith_product_for; NULL where no arrangement is faster.
+const pith_arranged *pith_arranged_for(int type, const char *disabled);
+
 // May two types share packed activations? (Q, K and V products share one packed row when their types allow.)
 int pith_product_same_pack(const pith_product *a, const pith_product *b);
 

@@ -61,12 +61,13 @@ INLINE void tile(const int type, const int R, const int C, const job *g) {
     }
     const uint8_t *row[MAX_ROWS];
     UNROLL for (int r = 0; r < R; r++) row[r] = g->w[r];
-    // A tile reads several rows side by side; the next one's are fetched front to back meanwhile, as memory likes it.
+    // A tile reads several rows side by side; the next one's are fetched front to back meanwhile, as memory likes it, and
+    // into the L2, since an L1 takes too few lines at once to keep the memory busy.
     uintptr_t ahead = g->ahead;
     const uintptr_t part = (uintptr_t)(R * LANES * bytes);
     int64_t i = 0;
     for (; i + LANES <= g->k; i += LANES) {
-        UNROLL for (uintptr_t j = 0; j < part; j += 64) _mm_prefetch((const char *)(ahead + j), _MM_HINT_T0);
+        UNROLL for (uintptr_t j = 0; j < part; j += 64) _mm_prefetch((const char *)(ahead + j), _MM_HINT_T1);
         ahead += part;
         add_part(type, R, C, g, row, i, acc);
         UNROLL for (int r = 0; r < R; r++) row[r] += LANES * bytes;

@@ -58,12 +58,13 @@ INLINE void tile(const int type, const int C, const job *g) {
     UNROLL for (int r = 0; r < ROWS; r++) {
         UNROLL for (int c = 0; c < C; c++) acc[r][c] = _mm512_setzero_ps();
     }
-    // A tile reads several rows side by side; the next one's are fetched front to back meanwhile, as memory likes it.
+    // A tile reads several rows side by side; the next one's are fetched front to back meanwhile, as memory likes it, and
+    // into the L2, since an L1 takes too few lines at once to keep the memory busy.
     uintptr_t ahead = g->ahead;
     const uintptr_t part = (uintptr_t)(ROWS * LANES * bytes);
     int64_t i = 0;
     for (; i + LANES <= g->k; i += LANES) {
-        UNROLL for (uintptr_t j = 0; j < part; j += 64) _mm_prefetch((const char *)(ahead + j), _MM_HINT_T0);
+        UNROLL for (uintptr_t j = 0; j < part; j += 64) _mm_prefetch((const char *)(ahead + j), _MM_HINT_T1);
         ahead += part;
         add_part(type, C, g, i, 0xffff, acc);
     }

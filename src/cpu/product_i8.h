@@ -57,5 +57,6 @@ void pith_i8_pack(const pith_product *, const float *x, void *packed, int64_t k)
 extern const pith_product pith_i8_portable[];
 extern const pith_product pith_i8_avx2[];
 extern const pith_product pith_i8_avx512[];
+extern const pith_arranged pith_i8_arranged_avx512[];
 
 #endif

@@ -254,17 +254,18 @@ INLINE void decode(const int type, const uint8_t *at, size_t stride, block8 *out
     if (type == GGML_TYPE_Q6_K) decode_q6_k(at, stride, out);
 }
 
-// Weights come from memory once and in file order, though the tile reads eight rows at a time: the next tile's bytes
-// are fetched front to back while this one is worked on.
+// Weights come from memory once and in file order, though the tile reads eight rows at a time: the bytes of the tile
+// after next are fetched front to back while this one is worked on. Into the L2: an L1 takes too few lines at once to
+// keep the memory busy, and two tiles do not fit there.
 INLINE void fetch(uintptr_t from, size_t bytes) {
-    UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(from + i), _MM_HINT_T0);
+    UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(from + i), _MM_HINT_T1);
 }
 
 INLINE void tile(const int type, const size_t unit_bytes, const int n_blocks, const int C, const job *g) {
     __m256 acc[MAX_COLUMNS];
     UNROLL for (int c = 0; c < C; c++) acc[c] = _mm256_setzero_ps();
     const uint8_t *x = g->x, *w = g->w;
-    uintptr_t ahead = (uintptr_t)w + ROWS * g->row_bytes;
+    uintptr_t ahead = (uintptr_t)w + 2 * ROWS * g->row_bytes;
     uint8_t staged[ROWS * MAX_UNIT];
     const bool stage = g->n_rows < ROWS;
     if (stage) memset(staged, 0, sizeof staged);

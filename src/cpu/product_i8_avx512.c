@@ -273,17 +273,18 @@ INLINE void multiply(const int type, const int C, const block16 *b, const uint8_
     }
 }
 
-// Weights come from memory once and in file order, though the tile reads sixteen rows at a time: the next tile's bytes
-// are fetched front to back while this one is worked on.
+// Weights come from memory once and in file order, though the tile reads sixteen rows at a time: the bytes of the tile
+// after next are fetched front to back while this one is worked on. Into the L2: an L1 takes too few lines at once to
+// keep the memory busy, and two tiles do not fit there.
 INLINE void fetch(uintptr_t from, size_t bytes) {
-    UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(from + i), _MM_HINT_T0);
+    UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(from + i), _MM_HINT_T1);
 }
 
 INLINE void tile(const int type, const size_t unit_bytes, const int n_blocks, const int C, const job *g) {
     __m512 acc[MAX_COLUMNS];
     UNROLL for (int c = 0; c < C; c++) acc[c] = _mm512_setzero_ps();
     const uint8_t *x = g->x, *w = g->w;
-    uintptr_t ahead = (uintptr_t)w + ROWS * g->row_bytes;
+    uintptr_t ahead = (uintptr_t)w + 2 * ROWS * g->row_bytes;
     uint8_t staged[ROWS * MAX_UNIT];
     const bool stage = g->n_rows < ROWS;
     if (stage) memset(staged, 0, sizeof staged);
@@ -328,13 +329,8 @@ TILES(Q4_K)
 TILES(Q5_K)
 TILES(Q6_K)
 
-static void rows(const pith_product *self, const void *w, size_t row_bytes, int64_t k, const void *packed, uint32_t n,
-                 int64_t r0, int64_t r1, float *y, size_t y_stride) {
-    const tile_fn *tiles = self->type == GGML_TYPE_Q8_0   ? tiles_Q8_0
-                           : self->type == GGML_TYPE_Q4_0 ? tiles_Q4_0
-                           : self->type == GGML_TYPE_Q4_K ? tiles_Q4_K
-                           : self->type == GGML_TYPE_Q5_K ? tiles_Q5_K
-                                                          : tiles_Q6_K;
+static void all_tiles(const tile_fn *tiles, const pith_product *self, const void *w, size_t row_bytes, int64_t k,
+                      const void *packed, uint32_t n, int64_t r0, int64_t r1, float *y, size_t y_stride) {
     size_t x_bytes = pith_i8_packed_bytes(self, k);
     uint32_t n_groups = (n + MAX_COLUMNS - 1) / MAX_COLUMNS;
     for (int64_t r = r0; r < r1; r += ROWS) {
@@ -347,10 +343,87 @@ static void rows(const pith_product *self, const void *w, size_t row_bytes, int6
     }
 }
 
+static void rows(const pith_product *self, const void *w, size_t row_bytes, int64_t k, const void *packed, uint32_t n,
+                 int64_t r0, int64_t r1, float *y, size_t y_stride) {
+    const tile_fn *tiles = self->type == GGML_TYPE_Q8_0   ? tiles_Q8_0
+                           : self->type == GGML_TYPE_Q4_0 ? tiles_Q4_0
+                           : self->type == GGML_TYPE_Q4_K ? tiles_Q4_K
+                           : self->type == GGML_TYPE_Q5_K ? tiles_Q5_K
+                                                          : tiles_Q6_K;
+    all_tiles(tiles, self, w, row_bytes, k, packed, n, r0, r1, y, y_stride);
+}
+
 #define KERNEL(type) {GGML_TYPE_##type, "avx512", pith_i8_packed_bytes, pith_i8_pack, rows}
 const pith_product pith_i8_avx512[] = {KERNEL(Q8_0), KERNEL(Q4_0), KERNEL(Q4_K), KERNEL(Q5_K), KERNEL(Q6_K),
                                        {0, NULL, NULL, NULL, NULL}};
 
+// --------------------------------------------------------------------------------------------- arranged weights
+// Q8_0: of 16 rows and two blocks, 16 f16 scales for each block, then 8 vectors of codes for each, unsigned and
+// transposed as decode_q8_0 leaves them. These are 17 lines, and as many bytes as in the file. An odd last block has a
+// line of scales of its own.
+
+enum { CODES_BYTES = WORDS * 64, PAIR_BYTES = 64 + 2 * CODES_BYTES, AHEAD_BYTES = 8 * PAIR_BYTES };
+
+static size_t arranged_row_bytes(int64_t k) {
+    const size_t n_blocks = (size_t)(k / PITH_I8_BLOCK);
+    return (n_blocks / 2 * PAIR_BYTES + n_blocks % 2 * (64 + CODES_BYTES)) / ROWS;
+}
+
+ISA static void arrange_tile(const uint8_t *w, size_t row_bytes, int64_t k, int64_t n_rows, uint8_t *out) {
+    for (int64_t i = 0; i < k / PITH_I8_BLOCK; i++) {
+        uint8_t staged[ROWS * Q8_0_BYTES] = {0}; // rows that are not there have scale 0
+        for (int64_t r = 0; r < n_rows; r++)
+            memcpy(staged + r * Q8_0_BYTES, w + (size_t)r * row_bytes + i * Q8_0_BYTES, Q8_0_BYTES);
+        block16 b;
+        decode_q8_0(staged, Q8_0_BYTES, &b);
+        uint8_t *pair = out + i / 2 * PAIR_BYTES;
+        for (int r = 0; r < ROWS; r++) memcpy(pair + i % 2 * 32 + 2 * r, staged + r * Q8_0_BYTES, 2);
+        for (int t = 0; t < WORDS; t++) _mm512_store_si512(pair + 64 + i % 2 * CODES_BYTES + t * 64, b.q[t]);
+    }
+}
+
+static void arrange(const void *w, size_t w_row_bytes, int64_t k, int64_t r0, int64_t r1, void *out) {
+    for (int64_t r = r0; r < r1; r += ROWS)
+        arrange_tile((const uint8_t *)w + (size_t)r * w_row_bytes, w_row_bytes, k, r1 - r < ROWS ? r1 - r : ROWS,
+                     (uint8_t *)out + (size_t)r * arranged_row_bytes(k));
+}
+
+// A single column asks for so many lines in so little time that the processor itself reads ahead far enough, and better
+// than when it is told to; more columns leave it waiting.
+INLINE void arranged_tile(const int C, const job *g) {
+    __m512 acc[MAX_COLUMNS];
+    UNROLL for (int c = 0; c < C; c++) acc[c] = _mm512_setzero_ps();
+    const uint8_t *x = g->x, *w = g->w;
+    for (int64_t left = g->k / PITH_I8_BLOCK; left > 0; left -= 2, w += PAIR_BYTES) {
+        if (C > 1) fetch((uintptr_t)w + AHEAD_BYTES, PAIR_BYTES);
+        UNROLL for (int i = 0; i < 2; i++) {
+            if (i == left) break;
+            block16 b;
+            UNROLL for (int t = 0; t < WORDS; t++) b.q[t] = _mm512_load_si512(w + 64 + i * CODES_BYTES + t * 64);
+            b.s[0] = _mm512_cvtph_ps(_mm256_load_si256((const void *)(w + i * 32)));
+            multiply(GGML_TYPE_Q8_0, C, &b, x, g->x_bytes, acc);
+            x += sizeof(pith_i8_block);
+        }
+    }
+    __mmask16 valid = (__mmask16)((1u << g->n_rows) - 1);
+    UNROLL for (int c = 0; c < C; c++) _mm512_mask_storeu_ps(g->y + (size_t)c * g->y_stride, valid, acc[c]);
+}
+
+#undef TILE
+#define TILE(type, C)                                                                                                  \
+    static ISA void tile_##type##_##C(const job *g) { arranged_tile(C, g); }
+TILES(ARRANGED)
+
+static void arranged_rows(const pith_product *self, const void *w, size_t row_bytes, int64_t k, const void *packed,
+                          uint32_t n, int64_t r0, int64_t r1, float *y, size_t y_stride) {
+    all_tiles(tiles_ARRANGED, self, w, row_bytes, k, packed, n, r0, r1, y, y_stride);
+}
+
+const pith_arranged pith_i8_arranged_avx512[] = {
+    {{GGML_TYPE_Q8_0, "avx512", pith_i8_packed_bytes, pith_i8_pack, arranged_rows}, arranged_row_bytes, arrange},
+    {{0, NULL, NULL, NULL, NULL}, NULL, NULL}};
+
 #else
 const pith_product pith_i8_avx512[] = {{0, NULL, NULL, NULL, NULL}};
+const pith_arranged pith_i8_arranged_avx512[] = {{{0, NULL, NULL, NULL, NULL}, NULL, NULL}};
 #endif
