@@ -122,7 +122,7 @@ bool bench_report_csv(FILE *out, const bench_grid *g) {
         write_quoted(out, r->why);
         for (int v = 0; v < BENCH_VALUES; v++) {
             if (isnan(r->value[v])) fputc(',', out);
-            else fprintf(out, ",%.9g", r->value[v]);
+            else fprintf(out, ",%.12g", r->value[v]);
         }
         fputc('\n', out);
     }
@@ -143,7 +143,7 @@ bool bench_report_json(FILE *out, const bench_grid *g) {
     }
     json_t *all = json_pack("{s:O, s:o}", "settings", g->settings, "rows", rows);
     const bool ok =
-        all && json_dumpf(all, out, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0 && fputc('\n', out) != EOF;
+        all && json_dumpf(all, out, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) == 0 && fputc('\n', out) != EOF;
     json_decref(all);
     return ok && fflush(out) == 0 && !ferror(out);
 }
