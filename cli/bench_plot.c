@@ -48,8 +48,8 @@ static void draw_policy(const eval_plot *p, const bench_grid *g, const panel *wh
                 eval_plot_x(p, r->length), eval_plot_y(p, r->value[what->value] / what->unit));
     }
     if (any)
-        fprintf(p->out, "<text class=\"name s%zu\" x=\"%.1f\" y=\"%.1f\">%zu</text>\n", colour(policy), x + 7, y + 4,
-                policy + 1);
+        fprintf(p->out, "<text class=\"name s%zu\" x=\"%.1f\" y=\"%.1f\">%zu</text>\n", colour(policy),
+                x + 7 + 10 * (double)policy, y + 4, policy + 1);
 }
 
 static void draw_panel(FILE *out, const bench_grid *g, size_t block, size_t which) {
@@ -71,6 +71,13 @@ static void draw_panel(FILE *out, const bench_grid *g, size_t block, size_t whic
     eval_plot_end(&p);
 }
 
+static bool lacks_memory(const bench_grid *g, size_t block) {
+    const bench_row *rows = row_at(g, block, 0, 0);
+    for (size_t i = 0; i < g->n_lengths * g->n_policies; i++)
+        if (rows[i].outcome == BENCH_NO_MEMORY) return true;
+    return false;
+}
+
 bool bench_report_svg(FILE *out, const bench_grid *g) {
     const size_t n_blocks = g->n_batches * g->n_phases, legend = HEAD + LEGEND * g->n_policies + 10;
     const size_t width = N_PANELS * WIDTH, height = legend + n_blocks * (HEAD + HEIGHT);
@@ -89,13 +96,10 @@ bool bench_report_svg(FILE *out, const bench_grid *g) {
     }
     for (size_t b = 0; b < n_blocks; b++) {
         const bench_row *first = row_at(g, b, 0, 0);
+        const char *phase = g->n_phases == 1 ? "" : first->staggered ? ", out of phase" : ", in phase";
         const size_t y = legend + b * (HEAD + HEIGHT);
-        fprintf(out, "<text class=\"head\" x=\"16\" y=\"%zu\">batch %u%s%s; \xc3\x97: out of memory</text>\n", y + 22,
-                first->batch,
-                g->n_phases == 1 && !first->staggered ? ""
-                : first->staggered                    ? ", out of phase"
-                                                      : ", in phase",
-                first->extrapolated ? ", extrapolated" : "");
+        fprintf(out, "<text class=\"head\" x=\"16\" y=\"%zu\">batch %u%s%s%s</text>\n", y + 22, first->batch, phase,
+                first->extrapolated ? ", extrapolated" : "", lacks_memory(g, b) ? "; \xc3\x97: out of memory" : "");
         for (size_t p = 0; p < N_PANELS; p++) {
             fprintf(out, "<svg x=\"%zu\" y=\"%zu\" width=\"%d\" height=\"%d\">\n", p * WIDTH, y + HEAD, WIDTH, HEIGHT);
             draw_panel(out, g, b, p);

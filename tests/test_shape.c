@@ -120,11 +120,11 @@ static void test_values(void **state) {
                                      GGML_TYPE_Q4_0, GGML_TYPE_Q5_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K};
     for (size_t t = 0; t < T_COUNT(ggml_types); t++) {
         const enum ggml_type type = (enum ggml_type)ggml_types[t];
-        assert_true(pith_random_has(type));
+        assert_true(pith_random_has(ggml_types[t]));
         const size_t row_bytes = ggml_row_size(type, COLS);
         const float scale = sqrtf(3.0f / COLS);
         const pith_weight w = {
-            .type = type, .ne = {COLS, ROWS, 1, 1}, .bytes = row_bytes * ROWS, .seed = 3, .scale = scale};
+            .type = ggml_types[t], .ne = {COLS, ROWS, 1, 1}, .bytes = row_bytes * ROWS, .seed = 3, .scale = scale};
         uint8_t *whole = t_new(w.bytes), *parts = t_new(w.bytes);
         pith_random_rows(&w, 0, ROWS, whole);
         for (int64_t r = 0; r < ROWS; r += 7)
