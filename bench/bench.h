@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "bandwidth.h"
 #include "pith.h"
 
 enum { MAX_ROUNDS = 32 };
@@ -33,9 +34,6 @@ typedef struct workload {
 
 // model.c: writes a Qwen2 of 0.5B parameters with seeded random weights in Q8_0, unless the file is there.
 bool model_make(const char *path);
-
-// bandwidth.c: bytes per second that n threads read together from memory; takes half a second. 0: cannot be measured.
-double bandwidth_measure(uint32_t n_threads);
 
 // peer.c and ours.c: the rate of one workload.
 bool peer_rate(const bench *, const workload *, double *rate);

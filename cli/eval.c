@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "args.h"
@@ -14,6 +13,7 @@
 #include "eval/schedule.h"
 #include "eval/store.h"
 #include "meter.h"
+#include "outfile.h"
 #include "text.h"
 #include "verbs.h"
 
@@ -86,8 +86,7 @@ typedef struct run {
     meter meter;
     size_t policy;  // at work
     size_t n_total; // samples, over all policies
-    char *page;     // the page's name while it is written; NULL: none
-    FILE *page_file;
+    outfile page;
     pith_error err;
 } run;
 
@@ -264,22 +263,7 @@ static int open_results(run *r) {
     return EXIT_OK;
 }
 
-// Before anything is generated, so that a page that cannot be written is not found out hours later. An older page stays
-// until the new one is whole.
-static int open_page(run *r) {
-    if (!opt.html) return EXIT_OK;
-    struct stat there;
-    if (stat(opt.html, &there) == 0 && S_ISDIR(there.st_mode))
-        return complain(EXIT_FAILED, "%s: expected a file's name, this is a folder", opt.html);
-    const size_t bytes = strlen(opt.html) + 24;
-    if (!(r->page = malloc(bytes))) return no_memory();
-    snprintf(r->page, bytes, "%s.%ld", opt.html, (long)getpid());
-    if ((r->page_file = fopen(r->page, "we"))) return EXIT_OK;
-    const int code = complain(EXIT_FAILED, "%s: %s", r->page, strerror(errno));
-    free(r->page);
-    r->page = NULL;
-    return code;
-}
+static int open_page(run *r) { return outfile_open(&r->page, opt.html); }
 
 static size_t n_samples(const run *r) {
     size_t n = 0;
@@ -370,16 +354,7 @@ static int generate(run *r) {
 // ------------------------------------------------------------------------------------------------ reporting
 
 static int write_page(run *r, const eval_summary *summary, const eval_about *about) {
-    if (!r->page_file) return EXIT_OK;
-    errno = 0;
-    bool ok = eval_page_write(r->page_file, summary, about);
-    ok = fclose(r->page_file) == 0 && ok;
-    r->page_file = NULL;
-    if (!ok || rename(r->page, opt.html) != 0)
-        return complain(EXIT_FAILED, "%s: cannot write: %s", opt.html, strerror(errno));
-    free(r->page);
-    r->page = NULL;
-    return EXIT_OK;
+    return outfile_keep(&r->page, !r->page.file || eval_page_write(r->page.file, summary, about));
 }
 
 static int report(run *r) {
@@ -414,9 +389,7 @@ static int report(run *r) {
 }
 
 static int close_run(run *r, int code) {
-    if (r->page_file) fclose(r->page_file);
-    if (r->page) unlink(r->page);
-    free(r->page);
+    outfile_drop(&r->page);
     for (size_t i = 0; i < r->n_policies; i++) {
         if (eval_store_close(&r->stores[i], &r->err) != PITH_OK && code == EXIT_OK) code = failed(&r->err);
         eval_results_free(&r->results[i]);

@@ -15,6 +15,7 @@ static const struct verb {
     const char *summary;
 } verbs[] = {
     {"run", run_main, run_help, "answer a prompt, or talk, with a compressed cache"},
+    {"bench", bench_main, bench_help, "measure speed and memory of long generations"},
     {"eval", eval_main, eval_help, "measure what compression does to answers"},
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };

@@ -6,5 +6,7 @@ int run_main(int argc, char **argv);
 void run_help(void);
 int eval_main(int argc, char **argv);
 void eval_help(void);
+int bench_main(int argc, char **argv);
+void bench_help(void);
 
 #endif

@@ -6,29 +6,17 @@
 
 #include "eval/plot.h"
 
-// Colours of the policies, in order and then again: those of Okabe and Ito (2008), which the colour-blind tell apart,
-// darkened or lightened to stand out from the page. Numbers stand beside every mark, so that colour is no only cue.
-enum { N_COLOURS = 7 };
-
 static const char STYLE[] =
-    ":root{color-scheme:light dark;--page:#fff;--ink:#1c1c1c;--soft:#595959;--line:#d5d5d5;"
-    "--c0:#1c1c1c;--c1:#0072b2;--c2:#b84a00;--c3:#00795a;--c4:#a3467e;--c5:#8a6d00;--c6:#2a7fb8}\n"
-    "@media (prefers-color-scheme:dark){:root{--page:#161616;--ink:#ececec;--soft:#a8a8a8;--line:#3a3a3a;"
-    "--c0:#ececec;--c1:#56b4e9;--c2:#f28e4b;--c3:#2fc79b;--c4:#dd93bd;--c5:#e6cf3a;--c6:#8fc7ee}}\n"
     "body{background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;"
     "padding:0 1rem}\n"
     "h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p,figcaption{color:var(--soft);max-width:48rem}\n"
     ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}\n"
     "th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}"
     "th:first-child,td:first-child{text-align:left}\n"
-    "figure{margin:1rem 0;max-width:48rem}svg{width:100%;height:auto;font-size:12px}"
-    "svg text{fill:var(--soft)}.grid{stroke:var(--line);fill:none}.axis{stroke:var(--soft);fill:none}\n"
-    ".mark{fill:var(--c);stroke:none}.curve{stroke:var(--c);fill:none;stroke-width:2}.band{fill:var(--c);opacity:.15}"
-    "svg text.name{fill:var(--c);font-weight:600}ol{padding-left:1.5rem}li{color:var(--c)}li code{color:var(--ink)}\n"
-    ".s0{--c:var(--c0)}.s1{--c:var(--c1)}.s2{--c:var(--c2)}.s3{--c:var(--c3)}.s4{--c:var(--c4)}.s5{--c:var(--c5)}"
-    ".s6{--c:var(--c6)}\n";
+    "figure{margin:1rem 0;max-width:48rem}svg{width:100%;height:auto;font-size:12px}\n"
+    "ol{padding-left:1.5rem}li{color:var(--c)}li code{color:var(--ink)}\n";
 
-static size_t colour(size_t policy) { return policy % N_COLOURS; }
+static size_t colour(size_t policy) { return policy % EVAL_COLOURS; }
 
 // ------------------------------------------------------------------------------------------------ tables
 
@@ -243,7 +231,7 @@ bool eval_page_write(FILE *out, const eval_summary *s, const eval_about *about) 
           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>Pith: ",
           out);
     eval_plot_text(out, about->title);
-    fprintf(out, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<h1>", STYLE);
+    fprintf(out, "</title>\n<style>\n%s%s</style>\n</head>\n<body>\n<h1>", eval_plot_style, STYLE);
     eval_plot_text(out, about->title);
     fputs("</h1>\n", out);
     write_legend(out, s);

@@ -2,6 +2,17 @@
 
 #include <math.h>
 
+const char eval_plot_style[] =
+    ":root{color-scheme:light dark;--page:#fff;--ink:#1c1c1c;--soft:#595959;--line:#d5d5d5;"
+    "--c0:#1c1c1c;--c1:#0072b2;--c2:#b84a00;--c3:#00795a;--c4:#a3467e;--c5:#8a6d00;--c6:#2a7fb8}\n"
+    "@media (prefers-color-scheme:dark){:root{--page:#161616;--ink:#ececec;--soft:#a8a8a8;--line:#3a3a3a;"
+    "--c0:#ececec;--c1:#56b4e9;--c2:#f28e4b;--c3:#2fc79b;--c4:#dd93bd;--c5:#e6cf3a;--c6:#8fc7ee}}\n"
+    "svg text{fill:var(--soft)}.grid{stroke:var(--line);fill:none}.axis{stroke:var(--soft);fill:none}\n"
+    ".mark{fill:var(--c);stroke:none}.curve{stroke:var(--c);fill:none;stroke-width:2}.band{fill:var(--c);opacity:.15}"
+    "svg text.name{fill:var(--c);font-weight:600}\n"
+    ".s0{--c:var(--c0)}.s1{--c:var(--c1)}.s2{--c:var(--c2)}.s3{--c:var(--c3)}.s4{--c:var(--c4)}.s5{--c:var(--c5)}"
+    ".s6{--c:var(--c6)}\n";
+
 enum { WIDTH = 760, HEIGHT = 360, LEFT = 76, RIGHT = 28, TOP = 14, BOTTOM = 50 };
 
 // A step of 1, 2 or 5 times a power of ten that cuts `most` into at most six.

@@ -4,6 +4,13 @@
 
 #include <stdio.h>
 
+// Style sheet of all figures: colours of a light and a dark page as variables, classes of what is drawn, and s0, s1, ...
+// which give their elements the variable --c. Those are colours of Okabe and Ito (2008), which the colour-blind tell
+// apart, darkened or lightened to stand out from the page. Numbers or names stand beside every mark, so that colour is no
+// only cue.
+extern const char eval_plot_style[];
+enum { EVAL_COLOURS = 7 }; // s0 to s6
+
 typedef struct eval_plot {
     FILE *out;
     double x_most, y_most; // of the axes: round numbers, at least what was asked for

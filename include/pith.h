@@ -77,6 +77,8 @@ typedef struct pith_model_info {
     uint32_t n_ctx;        // positions the model was trained on, after its rope scaling
     uint64_t n_parameters; // elements of all tensors
     uint64_t weight_bytes; // bytes of all tensors in the file
+    uint64_t step_bytes;   // of these, what a decode step reads whatever its batch: not the embedding, unless it is the
+                           // output matrix too
     bool has_chat_template;
 } pith_model_info;
 
@@ -84,6 +86,32 @@ typedef struct pith_model_info {
 // PITH_E_UNSUPPORTED name the file, the key or tensor, what was expected and what was found. `alloc` is borrowed and
 // must outlive the model.
 pith_status pith_model_load(const char *path, const pith_allocator *alloc, pith_model **out, pith_error *err);
+
+// The hyper-parameters of a model without a file.
+typedef struct pith_model_shape {
+    const char *name;         // "r1-distill-qwen-7b"
+    const char *architecture; // "qwen2", "qwen3", "llama"
+    uint32_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, n_vocab, n_ctx; // as in pith_model_info
+    float rope_base;
+    float rms_eps;
+    bool tied;      // the embedding is the output matrix too
+    bool llama3;    // Llama 3.1's scaling of the rotary frequencies
+} pith_model_shape;
+
+// The shapes that are known by name; NULL past the last one, or for another name.
+const pith_model_shape *pith_model_shape_at(size_t i);
+const pith_model_shape *pith_model_shape_find(const char *name);
+
+// A model of that shape with random weights, to measure speed and memory with: it has no vocabulary (pith_tokenize and
+// pith_chat_render say so, no token has text or ends a generation). `type` is that of the matrices: "f32", "f16",
+// "bf16", "q8_0", "q4_0", "q5_0", "q4_k", "q6_k", or "q4_k_m", the mix that llama.cpp makes; rows that blocks of 256 do
+// not fit get the types it falls back to. The same seed gives the same weights. For the device "cpu" (or NULL) they are
+// made now, in memory of the model's own; for another one its engine makes them. The shape's name is copied. PITH_E_ARG
+// for an unknown type or sizes that do not fit each other, PITH_E_MEMORY when the host cannot hold the weights: how many
+// bytes they are and how many there are.
+pith_status pith_model_from_shape(const pith_model_shape *shape, const char *type, uint64_t seed, const char *device,
+                                  const pith_allocator *alloc, pith_model **out, pith_error *err);
+
 void pith_model_free(pith_model *model); // NULL is allowed; all engines on it must be gone
 void pith_model_describe(const pith_model *model, pith_model_info *out);
 
@@ -156,6 +184,7 @@ typedef struct pith_engine_info {
     pith_kv_type kv_type;     // never AUTO
     uint64_t device_bytes_used;  // memory of the GPU in use by everyone, as its driver counts it; 0 on a CPU
     uint64_t device_bytes_total; // that it has; 0 on a CPU
+    double read_bytes_per_second; // of its memory, where the backend has measured it; else 0
     char note[120];           // what loading did to the weights, worth a line to people; else ""
 } pith_engine_info;
 

@@ -129,6 +129,8 @@ void pith_cpu_plan_free(pith_plan *p) {
 
 static pith_value *embed(pith_plan *p, const pith_weight *table) {
     if (!has_room(p)) return NULL;
+    if (!table->data)
+        return fail(p, PITH_E_UNSUPPORTED, "the model's weights are left to a device's engine, this one runs on the CPU");
     return V(ggml_get_rows(p->ctx, weight_tensor(p, table), p->ids));
 }
 

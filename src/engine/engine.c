@@ -194,6 +194,7 @@ void pith_engine_describe(const pith_engine *e, pith_engine_info *out) {
     memcpy(out->isa, device.isa, sizeof out->isa);
     memcpy(out->note, device.note, sizeof out->note);
     out->device_bytes_used = device.bytes_used, out->device_bytes_total = device.bytes_total;
+    out->read_bytes_per_second = device.read_bytes_per_second;
 }
 
 pith_status pith_peak_bytes(const pith_engine *e, const char *policy, uint32_t n_prompt, uint32_t max_new,

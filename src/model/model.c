@@ -2,6 +2,7 @@
 
 #include "model/chat.h"
 #include "model/mapping.h"
+#include "model/shape.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,12 +10,13 @@
 
 struct pith_model {
     const pith_allocator *alloc;
-    pith_mapping mapping;
-    pith_gguf gguf; // its tables; points into the mapping
+    pith_mapping mapping; // the file, or memory that holds what a file would
+    pith_gguf gguf;       // its tables; points into the mapping
     pith_config config;
     pith_weights weights; // points into gguf.tensors
-    pith_vocab *vocab;
+    pith_vocab *vocab;    // NULL without a file
     pith_model_info info;
+    char shape_name[96]; // without a file: what messages call it
 };
 
 const pith_config *pith_model_config(const pith_model *m) { return &m->config; }
@@ -56,6 +58,8 @@ static void describe(pith_model *m, const char *path) {
         m->info.n_parameters += (uint64_t)w->ne[0] * (uint64_t)w->ne[1] * (uint64_t)w->ne[2] * (uint64_t)w->ne[3];
         m->info.weight_bytes += w->bytes;
     }
+    m->info.step_bytes = m->info.weight_bytes;
+    if (m->weights.head != m->weights.embed) m->info.step_bytes -= m->weights.embed->bytes;
 }
 
 static pith_status load(pith_model *m, const char *path, pith_error *err) {
@@ -85,6 +89,28 @@ pith_status pith_model_load(const char *path, const pith_allocator *alloc, pith_
     return status;
 }
 
+static pith_status build(pith_model *m, const pith_model_shape *shape, const char *type, uint64_t seed, bool makes,
+                         pith_error *err) {
+    snprintf(m->shape_name, sizeof m->shape_name, "%s", shape->name);
+    pith_status status =
+        pith_shape_build(shape, type, seed, makes, m->shape_name, m->alloc, &m->config, &m->gguf, &m->mapping, err);
+    if (status == PITH_OK) status = pith_weights_bind(&m->gguf, &m->config, m->alloc, &m->weights, err);
+    if (status == PITH_OK) describe(m, m->shape_name);
+    return status;
+}
+
+pith_status pith_model_from_shape(const pith_model_shape *shape, const char *type, uint64_t seed, const char *device,
+                                  const pith_allocator *alloc, pith_model **out, pith_error *err) {
+    *out = NULL;
+    pith_model *m = pith_new(alloc, 1, sizeof *m);
+    if (!m) return pith_fail(err, PITH_E_MEMORY, "%s: no memory for a model", shape->name);
+    m->alloc = alloc;
+    pith_status status = build(m, shape, type, seed, !device || !strcmp(device, "cpu"), err);
+    if (status == PITH_OK) *out = m;
+    else pith_model_free(m);
+    return status;
+}
+
 void pith_model_free(pith_model *m) {
     if (!m) return;
     pith_vocab_free(m->vocab);
@@ -98,17 +124,24 @@ void pith_model_describe(const pith_model *m, pith_model_info *out) { *out = m->
 
 // ------------------------------------------------------------------------------------------- text and chat
 
+static pith_status no_vocabulary(const pith_model *m, pith_error *err) {
+    return pith_fail(err, PITH_E_UNSUPPORTED, "%s: a model that was made from a shape has no vocabulary", m->gguf.path);
+}
+
 pith_status pith_tokenize(const pith_model *m, const char *text, size_t bytes, int flags, pith_token *out,
                           size_t capacity, size_t *n, pith_error *err) {
+    if (!m->vocab) return no_vocabulary(m, err);
     return pith_vocab_tokenize(m->vocab, text, bytes, flags, out, capacity, n, err);
 }
 
 size_t pith_token_text(const pith_model *m, pith_token token, bool special, char *out, size_t capacity) {
-    return pith_vocab_text(m->vocab, token, special, out, capacity);
+    return m->vocab ? pith_vocab_text(m->vocab, token, special, out, capacity) : 0;
 }
 
-bool pith_token_ends(const pith_model *m, pith_token token) { return pith_vocab_ends(m->vocab, token); }
+bool pith_token_ends(const pith_model *m, pith_token token) { return m->vocab && pith_vocab_ends(m->vocab, token); }
 
 pith_status pith_chat_render(const pith_model *m, const pith_message *messages, size_t n, char **out, pith_error *err) {
+    *out = NULL;
+    if (!m->vocab) return no_vocabulary(m, err);
     return pith_chat_apply(&m->gguf, m->vocab, messages, n, out, err);
 }

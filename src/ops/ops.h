@@ -140,6 +140,7 @@ typedef struct pith_device_info {
     char name[64];
     char isa[16];
     uint64_t bytes_used, bytes_total;
+    double read_bytes_per_second;
     char note[120];
 } pith_device_info;
 
