@@ -15,6 +15,7 @@ static const struct verb {
     const char *summary;
 } verbs[] = {
     {"run", run_main, run_help, "answer a prompt, or talk, with a compressed cache"},
+    {"serve", serve_main, serve_help, "answer OpenAI's clients over HTTP"},
     {"eval", eval_main, eval_help, "measure what compression does to answers"},
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };

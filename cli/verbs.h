@@ -6,5 +6,7 @@ int run_main(int argc, char **argv);
 void run_help(void);
 int eval_main(int argc, char **argv);
 void eval_help(void);
+int serve_main(int argc, char **argv);
+void serve_help(void);
 
 #endif

@@ -6,7 +6,7 @@
 # Taken as given: gcc, g++, make, cmake, git, npm (or a network that reaches GitHub), python3.
 set -eu
 
-build="pkg-config libjansson-dev"
+build="pkg-config libjansson-dev libmicrohttpd-dev"
 test="libcmocka-dev python3-numpy python3-jinja2
       clang libclang-rt-dev
       gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
