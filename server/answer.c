@@ -108,6 +108,8 @@ bool answer_add_logprob(job *j, choice *c, const answer_logprob *chosen, const a
 static json_t *take_logprobs(const job *j, choice *c) {
     json_t *got = c->logprobs;
     c->logprobs = NULL;
+    if (!got && j->request.chat && j->request.logprobs && !j->request.stream)
+        got = json_array(); // of content there is none
     if (!got) return json_null();
     return j->request.chat ? json_pack("{s:o}", "content", got) : got;
 }
