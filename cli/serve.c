@@ -12,6 +12,7 @@ static struct options {
     const char *model, *alias, *host, *policy, *key_file, *cors, *kv, *device;
     uint32_t port, sequences, max_new, waiting, timeout, connections, grace, threads, context, body_mb;
     uint64_t budget;
+    bool no_sharing;
     float temperature, top_p;
 } opt = {.host = "127.0.0.1",
          .port = 8080,
@@ -40,6 +41,8 @@ static arg args[] = {
     {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16 or f32 (f16)", false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0,
      "memory of the cache, such as 2G (half of what is free)", false},
+    {ARG_FLAG, "--no-prefixes", NULL, NULL, &opt.no_sharing, 0, 0,
+     "read every prompt whole, keep no beginnings for others", false},
     {.kind = ARG_GROUP, .help = "Answers"},
     {ARG_COUNT, "--max-sequences", NULL, "N", &opt.sequences, 1, 1024, "most answers at once (16)", false},
     {ARG_COUNT, "--queue", NULL, "N", &opt.waiting, 0, 1 << 20, "most requests that wait; more get a 429 (128)", false},
@@ -96,6 +99,7 @@ static server_params params_of_options(void) {
                        .top_p = opt.top_p};
     pith_engine_params_init(&p.engine);
     p.engine.device = opt.device, p.engine.n_threads = opt.threads, p.engine.n_ctx = opt.context;
+    p.engine.share_prefixes = !opt.no_sharing;
     p.engine.max_sequences = opt.sequences, p.engine.kv_budget_bytes = opt.budget;
     p.engine.kv_type = strcmp(opt.kv, "f32") ? PITH_KV_F16 : PITH_KV_F32;
     return p;

@@ -134,6 +134,8 @@ typedef struct pith_engine_params {
     uint32_t n_ctx;               // most tokens of one sequence, 0: the model's
     uint32_t max_sequences;       // most sequences alive at once, >= 1
     uint32_t chunk;               // prefill chunk in tokens, a multiple of 64; 0: the default, 256
+    bool share_prefixes;          // keep the rows of prompts' whole chunks, while nobody needs their pages, for later
+                                  // sequences that begin with the same tokens; changes no result
     const pith_allocator *alloc;  // borrowed, must outlive the engine
 } pith_engine_params;
 
@@ -151,6 +153,7 @@ typedef struct pith_engine_info {
     uint64_t pool_bytes;      // the budget, a whole number of pages
     uint64_t pool_used_bytes; // pages with at least one owner, now
     uint64_t row_bytes;       // K, V and positions of one token over all lanes
+    uint64_t prefix_bytes;    // of pool_used_bytes, pages that are kept for prompts to come, and perhaps by sequences too
     char device[64];          // "cpu", or the GPU's name
     char isa[16];             // level of our own kernels: "avx512", "avx2", "neon", "portable"; "sm_90"
     pith_kv_type kv_type;     // never AUTO
@@ -227,6 +230,7 @@ typedef struct pith_sequence_info {
     uint32_t n_tokens;      // tokens of the timeline: prompts and generated
     uint32_t n_prompt;      // of these, given as prompts
     uint32_t n_turn_prompt; // given as this turn's prompt
+    uint32_t n_shared;      // of the first prompt, not read but taken over from an earlier sequence
     uint32_t n_generated;   // generated in this turn
     uint32_t n_waiting;     // prompt tokens not yet prefilled
     uint32_t n_compressions; // events so far, over all turns

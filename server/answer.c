@@ -37,12 +37,13 @@ static json_t *usage(const job *j) {
         if (c->info.rows_peak > rows) rows = c->info.rows_peak;
         if (c->info.rows_full > rows_full) rows_full = c->info.rows_full;
     }
-    return json_pack("{s:I, s:I, s:I, s:{s:i}, s:{s:I}, s:{s:s, s:I, s:I, s:I, s:I, s:I}}", "prompt_tokens",
+    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:I}, s:{s:s, s:I, s:I, s:I, s:I, s:I}}", "prompt_tokens",
                      (json_int_t)j->n_prompt, "completion_tokens", (json_int_t)generated, "total_tokens",
-                     (json_int_t)(j->n_prompt + generated), "prompt_tokens_details", "cached_tokens", 0,
-                     "completion_tokens_details", "reasoning_tokens", (json_int_t)thought, "cache", "policy", j->policy,
-                     "rows_peak", (json_int_t)rows, "rows_full", (json_int_t)rows_full, "bytes_peak", (json_int_t)bytes,
-                     "bytes_full", (json_int_t)bytes_full, "compressions", (json_int_t)compressions);
+                     (json_int_t)(j->n_prompt + generated), "prompt_tokens_details", "cached_tokens",
+                     (json_int_t)j->choices[0].info.n_shared, "completion_tokens_details", "reasoning_tokens",
+                     (json_int_t)thought, "cache", "policy", j->policy, "rows_peak", (json_int_t)rows, "rows_full",
+                     (json_int_t)rows_full, "bytes_peak", (json_int_t)bytes, "bytes_full", (json_int_t)bytes_full,
+                     "compressions", (json_int_t)compressions);
 }
 
 static json_t *frame(const job *j, json_t *choices) {

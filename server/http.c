@@ -46,8 +46,9 @@ static void add_headers(const exchange *e, struct MHD_Response *response, const 
     MHD_add_response_header(response, "Content-Type", type);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     if (!strncmp(type, "text/html", 9))
-        MHD_add_response_header(response, "Content-Security-Policy",
-                                "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+        MHD_add_response_header(
+            response, "Content-Security-Policy",
+            "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
     const char *cors = e->server->params.cors;
     if (!cors) return;
     MHD_add_response_header(response, "Access-Control-Allow-Origin", cors);

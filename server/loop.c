@@ -365,7 +365,10 @@ static void note_times(loop *l, job *j, choice *c, double now) {
     metrics *m = metrics_hold(l->counts);
     m->generated_tokens++;
     if (c->last > 0) histogram_add(&m->next_token, now - c->last);
-    if (j->first == 0) histogram_add(&m->first_token, now - j->arrived);
+    if (j->first == 0) {
+        histogram_add(&m->first_token, now - j->arrived);
+        m->shared_tokens += c->info.n_shared;
+    }
     metrics_release(m);
     c->last = now;
     if (j->first == 0) j->first = now;
@@ -434,8 +437,8 @@ static void publish(loop *l) {
     metrics *m = metrics_hold(l->counts);
     m->steps++;
     m->running = l->n_choices, m->waiting = l->waiting.n;
-    m->pool_bytes = info.pool_bytes, m->pool_used_bytes = info.pool_used_bytes,
-    m->pool_promised_bytes = l->promised_bytes;
+    m->pool_bytes = info.pool_bytes, m->prefix_bytes = info.prefix_bytes,
+    m->pool_used_bytes = info.pool_used_bytes - info.prefix_bytes, m->pool_promised_bytes = l->promised_bytes;
     metrics_release(m);
 }
 

@@ -50,6 +50,7 @@ void metrics_write(metrics *m, buffer *out) {
         buffer_print(out, "pith_answers_total{status=\"%d\"} %llu\n", m->answers[i].status,
                      (unsigned long long)m->answers[i].n);
     number(out, "prompt_tokens_total", "counter", "prompt tokens of admitted requests", m->prompt_tokens);
+    number(out, "shared_tokens_total", "counter", "of these, taken over from earlier requests", m->shared_tokens);
     number(out, "generated_tokens_total", "counter", "tokens generated", m->generated_tokens);
     number(out, "compressions_total", "counter", "compressions of a sequence's cache", m->compressions);
     number(out, "cancelled_total", "counter", "requests whose client went away", m->cancelled);
@@ -57,7 +58,10 @@ void metrics_write(metrics *m, buffer *out) {
     number(out, "running", "gauge", "answers being generated", m->running);
     number(out, "waiting", "gauge", "requests in the queue", m->waiting);
     number(out, "cache_bytes", "gauge", "cache budget", m->pool_bytes);
-    number(out, "cache_used_bytes", "gauge", "cache in pages that hold rows", m->pool_used_bytes);
+    number(out, "cache_used_bytes", "gauge", "cache in pages of running answers, kept beginnings apart",
+           m->pool_used_bytes);
+    number(out, "cache_prefix_bytes", "gauge", "cache in beginnings of prompts, kept for later requests",
+           m->prefix_bytes);
     number(out, "cache_promised_bytes", "gauge", "worst case of all running answers", m->pool_promised_bytes);
     write_histogram(out, "first_token", "from a request's arrival to its first token", &m->first_token);
     write_histogram(out, "next_token", "between two tokens of an answer", &m->next_token);

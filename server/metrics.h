@@ -21,8 +21,8 @@ typedef struct metrics {
         int status;
         uint64_t n;
     } answers[METRICS_STATUSES]; // by HTTP status, in order of appearance
-    uint64_t prompt_tokens, generated_tokens, compressions, cancelled, steps;
-    uint64_t running, waiting, pool_bytes, pool_used_bytes, pool_promised_bytes; // now
+    uint64_t prompt_tokens, shared_tokens, generated_tokens, compressions, cancelled, steps;
+    uint64_t running, waiting, pool_bytes, pool_used_bytes, prefix_bytes, pool_promised_bytes; // now
     histogram first_token, next_token;
 } metrics;
 

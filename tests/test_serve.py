@@ -284,6 +284,27 @@ class Neighbours(Shared):
         self.assertTrue(all(r["choices"] for r in results))
         self.server.wait_for(running=0, waiting=0, cache_used_bytes=0, cache_promised_bytes=0)
 
+    def test_prompts_that_begin_alike_are_read_once(self):
+        system = "You are a careful counter of things. " * 40
+
+        def ask(question, **more):
+            messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+            return self.server.answer(CHAT, messages=messages, max_tokens=40, seed=3, ignore_eos=True, **more)
+        other = Server(MODEL, "--policy", "full", "--no-prefixes")
+        self.addCleanup(other.stop)
+        first, second, third = ask("One?"), ask("Two?", n=2), ask("Two?", cache_policy=RPC)
+        self.assertEqual(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+        cached = second["usage"]["prompt_tokens_details"]["cached_tokens"]
+        self.assertGreater(cached, 256)
+        self.assertEqual(cached % 256, 0)
+        self.assertEqual(third["usage"]["prompt_tokens_details"]["cached_tokens"], cached)
+        self.assertGreater(self.server.metric("cache_prefix_bytes"), 0)
+        self.assertGreaterEqual(self.server.metric("shared_tokens_total"), 2 * cached)
+        self.server, mine = other, self.server
+        self.assertEqual(ask("Two?", n=2)["choices"], second["choices"])  # the same as without
+        self.assertEqual(other.metric("cache_prefix_bytes"), 0)
+        self.server = mine
+
     def test_policies_side_by_side(self):
         def ask(policy):
             return lambda: self.server.complete(max_tokens=200, seed=1, ignore_eos=True, cache_policy=policy)["usage"]

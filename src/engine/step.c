@@ -139,6 +139,35 @@ static pith_status decode(pith_engine *e, pith_error *err) {
 
 // ----------------------------------------------------------------------------------------------------- prefill
 
+// Takes over the next chunks of a prompt that others have read. What is taken over is whole chunks, so the borders of
+// the rest stay where they would be.
+static void take_over(pith_engine *e, pith_sequence *s) {
+    while (s->shares && s->n_cached % e->chunk == 0 && s->n_cached + e->chunk <= s->share_limit) {
+        pith_prefix_node *next = pith_prefix_find(&e->prefix, s->last_chunk, s->tokens + s->n_cached);
+        if (!next) return;
+        pith_prefix_adopt(&e->prefix, next, &s->kv);
+        pith_prefix_hold(next);
+        pith_prefix_release(s->last_chunk);
+        s->last_chunk = next;
+        s->n_cached += e->chunk, s->n_shared += e->chunk;
+        note_peak(s);
+    }
+}
+
+// Keeps a chunk that was read for others. Without memory for that, nothing is kept.
+static void keep_chunk(pith_engine *e, pith_sequence *s, uint32_t first, uint32_t end) {
+    if (s->shares && end - first == e->chunk) {
+        pith_prefix_node *kept = pith_prefix_find(&e->prefix, s->last_chunk, s->tokens + first);
+        if (!kept) kept = pith_prefix_add(&e->prefix, s->last_chunk, s->tokens + first, &s->kv, first);
+        pith_prefix_hold(kept);
+        pith_prefix_release(s->last_chunk);
+        s->last_chunk = kept, s->shares = kept != NULL;
+    }
+    if (end < s->n_tokens) return;
+    pith_prefix_release(s->last_chunk);
+    s->last_chunk = NULL, s->shares = false;
+}
+
 // Chunk borders lie at multiples of the chunk in the sequence's own positions: a row's chunk does not depend on what
 // was shared or when the prompt came.
 static pith_status prefill(pith_engine *e, pith_error *err) {
@@ -148,6 +177,7 @@ static pith_status prefill(pith_engine *e, pith_error *err) {
     if (!s) return PITH_OK;
 
     const double start = pith_seconds();
+    take_over(e, s);
     const pith_span prompt = s->prompts[s->n_prompts - 1];
     const uint32_t first = s->n_cached, border = (first / e->chunk + 1) * e->chunk;
     const uint32_t end = border < s->n_tokens ? border : s->n_tokens, n = end - first;
@@ -169,6 +199,7 @@ static pith_status prefill(pith_engine *e, pith_error *err) {
     e->backend->ops->replay(plan, &step);
 
     s->n_cached = end;
+    keep_chunk(e, s, first, end);
     if (end == s->n_tokens) s->phase = PITH_READY, s->logits = e->prefill_logits;
     s->prefill_s += pith_seconds() - start;
     return PITH_OK;
