@@ -17,7 +17,8 @@ static struct options {
 } opt = {.host = "127.0.0.1",
          .port = 8080,
          .policy = "rpc",
-         .kv = "f16",
+         .kv = "auto",
+         .device = "cpu",
          .sequences = 16,
          .max_new = 4096,
          .waiting = 128,
@@ -32,13 +33,14 @@ static arg args[] = {
     {.kind = ARG_GROUP, .help = "Model"},
     {ARG_TEXT, "--model", "-m", "FILE", &opt.model, 0, 0, "GGUF file (qwen2, qwen3, llama)", false},
     {ARG_TEXT, "--alias", NULL, "NAME", &opt.alias, 0, 0, "what clients call it (the model's own name)", false},
-    {ARG_TEXT, "--device", NULL, "NAME", &opt.device, 0, 0, "where it runs (cpu)", false},
+    {ARG_TEXT, "--device", NULL, "NAME", &opt.device, 0, 0, "cpu, cuda or cuda:N (cpu)", false},
     {ARG_COUNT, "--context", NULL, "N", &opt.context, 16, 1 << 24,
      "most tokens of a request and its answer (the model's)", false},
     {ARG_COUNT, "--threads", NULL, "N", &opt.threads, 1, 128, "most threads of a step (all CPUs)", false},
     {.kind = ARG_GROUP, .help = "Cache"},
     {ARG_TEXT, "--policy", NULL, "SPEC", &opt.policy, 0, 0, "of requests without a cache_policy (rpc)", false},
-    {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16 or f32 (f16)", false},
+    {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16, f32 (CPU), bf16 (GPU); auto: f16, on a GPU bf16 (auto)",
+     false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0,
      "memory of the cache, such as 2G (half of what is free)", false},
     {ARG_FLAG, "--no-prefixes", NULL, NULL, &opt.no_sharing, 0, 0,
@@ -72,8 +74,9 @@ void serve_help(void) {
 
 static int check_options(void) {
     if (!opt.model) return complain(EXIT_USAGE, "expected --model FILE (pith help serve)");
-    if (strcmp(opt.kv, "f16") && strcmp(opt.kv, "f32"))
-        return complain(EXIT_USAGE, "--kv: expected f16 or f32, found \"%s\"", opt.kv);
+    pith_kv_type kv_type;
+    const int kv_code = args_kv_type(opt.kv, &kv_type);
+    if (kv_code != EXIT_OK) return kv_code;
     pith_error err;
     static char canonical[256];
     if (pith_policy_check(opt.policy, canonical, sizeof canonical, &err) != PITH_OK)
@@ -101,26 +104,29 @@ static server_params params_of_options(void) {
     p.engine.device = opt.device, p.engine.n_threads = opt.threads, p.engine.n_ctx = opt.context;
     p.engine.share_prefixes = !opt.no_sharing;
     p.engine.max_sequences = opt.sequences, p.engine.kv_budget_bytes = opt.budget;
-    p.engine.kv_type = strcmp(opt.kv, "f32") ? PITH_KV_F16 : PITH_KV_F32;
+    args_kv_type(opt.kv, &p.engine.kv_type); // checked
     return p;
 }
 
 static double mib(uint64_t bytes) { return (double)bytes / (1 << 20); }
 
 static void introduce(const server *s) {
+    static const char *const kv_names[] = {"auto", "f16", "f32", "bf16"};
     server_info i;
     server_describe(s, &i);
     const uint64_t fit = i.engine.pool_bytes / i.sequence_bytes, fit_full = i.engine.pool_bytes / i.full_bytes;
-    fprintf(
-        stderr,
-        "model    %s: %s, %u layers, weights %.1f MiB, context %u\n"
-        "cache    %.1f MiB in pages of %u rows, %s; default policy %s\n"
-        "answers  at most %u at once; %llu of %u tokens fit into the cache in the worst case (%llu with a full cache)\n"
-        "limits   %u waiting, body %u MiB, %u connections, %s\n",
-        i.name, i.model.architecture, i.model.n_layers, mib(i.model.weight_bytes), i.engine.n_ctx,
-        mib(i.engine.pool_bytes), i.engine.page_rows, opt.kv, opt.policy, opt.sequences, (unsigned long long)fit,
-        opt.max_new, (unsigned long long)fit_full, opt.waiting, opt.body_mb, opt.connections,
-        opt.key_file ? "API keys" : "no API key");
+    if (i.engine.note[0]) fprintf(stderr, "note     %s\n", i.engine.note);
+    fprintf(stderr, "model    %s: %s, %u layers, weights %.1f MiB, context %u, on %s (%s)\n", i.name,
+            i.model.architecture, i.model.n_layers, mib(i.model.weight_bytes), i.engine.n_ctx, i.engine.device,
+            i.engine.isa);
+    fprintf(stderr, "cache    %.1f MiB in pages of %u rows, %s; default policy %s\n", mib(i.engine.pool_bytes),
+            i.engine.page_rows, kv_names[i.engine.kv_type], opt.policy);
+    fprintf(stderr,
+            "answers  at most %u at once; %llu of %u tokens fit into the cache in the worst case (%llu with a full "
+            "cache)\n",
+            opt.sequences, (unsigned long long)fit, opt.max_new, (unsigned long long)fit_full);
+    fprintf(stderr, "limits   %u waiting, body %u MiB, %u connections, %s\n", opt.waiting, opt.body_mb, opt.connections,
+            opt.key_file ? "API keys" : "no API key");
     printf("%s\n", i.url);
     fflush(stdout);
 }

@@ -254,8 +254,9 @@ const pith_token *pith_sequence_tokens(const pith_sequence *seq, size_t *n);
 // that were not read yet are forgotten. Does nothing between turns.
 void pith_sequence_stop(pith_sequence *seq);
 
-// One step: a token for every sequence in PITH_READY or PITH_DECODE, the compressions that are due, then at most one
-// chunk of prefill. `*n_active` is the number of sequences that still have work. Order and neighbours change no result.
+// One step: a token for every sequence in PITH_READY or PITH_DECODE, some of the compressions that are due, then at most one
+// chunk of prefill. Where many compressions fall together they are spread over steps, in which their sequences get no token.
+// `*n_active` is the number of sequences that still have work. Order and neighbours change no result.
 // Decoding allocates no memory of ours; a chunk of a new length may, and answers PITH_E_MEMORY when there is none (the
 // cache's memory was promised before): the step can then be repeated.
 pith_status pith_engine_step(pith_engine *engine, uint32_t *n_active, pith_error *err);
@@ -264,8 +265,8 @@ pith_status pith_engine_step(pith_engine *engine, uint32_t *n_active, pith_error
 // For tests and for callers that sample themselves together with pith_sequence_force.
 const float *pith_sequence_logits(const pith_sequence *seq);
 
-// The next step takes `token` in place of a drawn one (teacher forcing). PITH_E_STATE unless PITH_READY or PITH_DECODE,
-// PITH_E_ARG outside the vocabulary.
+// The next step takes `token` in place of a drawn one (teacher forcing). PITH_E_STATE when it draws none (another
+// phase than PITH_READY and PITH_DECODE, or it waits for its compression), PITH_E_ARG outside the vocabulary.
 pith_status pith_sequence_force(pith_sequence *seq, pith_token token, pith_error *err);
 
 // ---------------------------------------------------------------------------------------------------- events

@@ -505,8 +505,8 @@ class BadInput(Shared):
 
     def test_usage(self):
         for part, args in {"--model": (), "unknown option": ("-m", MODEL, "--bogus"), "0 to 65535": ("-m", MODEL, "--port", "70000"),
-                           "full, rpc": ("-m", MODEL, "--policy", "best"), "f16 or f32": ("-m", MODEL, "--kv", "q3"),
-                           "cpu only": ("-m", MODEL, "--device", "abacus")}.items():
+                           "full, rpc": ("-m", MODEL, "--policy", "best"), "auto, f16": ("-m", MODEL, "--kv", "q3"),
+                           "expected cpu": ("-m", MODEL, "--device", "abacus")}.items():
             done = subprocess.run([PITH, "serve", *args], capture_output=True, timeout=DEADLINE)
             self.assertIn(done.returncode, (1, 2))
             self.assertIn(part, done.stderr.decode())

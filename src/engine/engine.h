@@ -35,6 +35,7 @@ struct pith_sequence {
     uint32_t n_shared;            // that were
     pith_prefix_node *last_chunk; // held; NULL: the beginning
 
+    bool overdue; // its compression is due, and comes before its next row
     uint32_t n_compressions;
     uint32_t rows_peak;
     uint64_t bytes_peak;
@@ -90,6 +91,8 @@ struct pith_engine {
 // Make sure that the plan for n rows is recorded. plans.c
 pith_status pith_engine_decode_plan(pith_engine *, uint32_t n, pith_error *);
 pith_status pith_engine_prefill_plan(pith_engine *, uint32_t n, pith_plan **out, pith_error *); // out may be NULL
+
+void pith_engine_compress(pith_engine *, pith_sequence *); // a compression that is due. step.c
 
 // Rows in front of this one never move: the first turn's prompt. sequence.c
 uint32_t pith_sequence_stable(const pith_sequence *);

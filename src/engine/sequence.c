@@ -307,6 +307,7 @@ void pith_sequence_stop(pith_sequence *s) {
         }
     }
     if (s->phase == PITH_PREFILL || s->phase == PITH_READY || s->phase == PITH_DECODE) s->phase = PITH_STOPPED;
+    if (s->overdue) pith_engine_compress(s->engine, s); // the next turn's worst case counts from here
     s->forced = -1, s->logits = NULL;
 }
 
@@ -317,8 +318,8 @@ const float *pith_sequence_logits(const pith_sequence *s) {
 }
 
 pith_status pith_sequence_force(pith_sequence *s, pith_token token, pith_error *err) {
-    if (s->phase != PITH_READY && s->phase != PITH_DECODE)
-        return pith_fail(err, PITH_E_STATE, "the sequence does not generate");
+    if ((s->phase != PITH_READY && s->phase != PITH_DECODE) || s->n_cached < s->n_tokens)
+        return pith_fail(err, PITH_E_STATE, "the sequence draws no token in the next step");
     const uint32_t n_vocab = pith_model_config(s->engine->model)->n_vocab;
     if (token < 0 || (uint32_t)token >= n_vocab)
         return pith_fail(err, PITH_E_ARG, "token: expected an id below %u, found %d", n_vocab, (int)token);
