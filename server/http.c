@@ -121,31 +121,29 @@ static ssize_t read_stream(void *ctx, uint64_t at, char *to, size_t most) {
     return n;
 }
 
-// Under the job's lock: replies when the job has what a reply needs, else sleeps.
-static void reply_from_job(exchange *e) {
-    job *j = e->job;
-    const bool streams = j->request.stream && j->status == 200;
-    if (j->gone) {
-        e->result = MHD_NO;
-    } else if (streams) {
-        struct MHD_Response *response =
-            MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, read_stream, e, NULL);
-        if (response) MHD_add_response_header(response, "Cache-Control", "no-cache");
-        queue_reply(e, 200, "text/event-stream", response);
-    } else if (j->finished) {
-        http_reply(e, j->status, "application/json", j->out.at, j->out.n);
-    } else {
-        j->sleeping = true;
-        MHD_suspend_connection(e->connection);
-        e->result = MHD_YES;
-    }
+static void begin_stream(exchange *e) {
+    struct MHD_Response *response =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, read_stream, e, NULL);
+    if (response) MHD_add_response_header(response, "Cache-Control", "no-cache");
+    queue_reply(e, 200, "text/event-stream", response);
 }
 
+// Replies when the job has what a reply needs, else sleeps. libmicrohttpd holds a lock of its own while it calls
+// read_stream, so a response is never queued under the job's.
 void http_follow(exchange *e, job *j) {
     e->job = j;
     pthread_mutex_lock(&j->lock);
-    reply_from_job(e);
+    const bool gone = j->gone, streams = j->request.stream && j->status == 200, finished = j->finished;
+    if (!gone && !streams && !finished) {
+        j->sleeping = true;
+        MHD_suspend_connection(e->connection);
+    }
     pthread_mutex_unlock(&j->lock);
+    e->result = gone ? MHD_NO : MHD_YES;
+    if (gone) return;
+    if (streams) begin_stream(e);
+    else if (finished)
+        http_reply(e, j->status, "application/json", j->out.at, j->out.n); // nobody writes there any more
 }
 
 // ------------------------------------------------------------------------------------------------- requests

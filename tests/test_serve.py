@@ -479,6 +479,7 @@ class BadInput(Shared):
         self.refused(400, "temperature", {"prompt": "a", "temperature": 1e300})
         self.refused(400, "full, rpc, window, random", {"prompt": "a", "cache_policy": "best"})
         self.refused(400, "token id below", {"prompt": [1 << 40]})
+        self.refused(400, "answers in text only", {"prompt": "a", "response_format": {"type": "json_object"}})
         self.refused(400, "content: expected a string", {}, "/tokenize")
         self.refused(400, "array of token ids", {}, "/detokenize")
         self.assertEqual(self.refused(404, "tiny", {"prompt": "a", "model": "gpt"})["code"], "model_not_found")
