@@ -38,12 +38,17 @@ bool buffer_print(buffer *b, const char *fmt, ...) {
     return fits;
 }
 
+// The rest moves to the front when it is the smaller half: a long backlog is moved a few times, not with every piece of
+// it.
 size_t buffer_take(buffer *b, char *to, size_t most) {
-    const size_t n = b->n < most ? b->n : most;
+    const size_t left = b->n - b->taken, n = left < most ? left : most;
     if (n == 0) return 0;
-    memcpy(to, b->at, n);
-    memmove(b->at, b->at + n, b->n - n);
-    b->n -= n;
+    memcpy(to, b->at + b->taken, n);
+    b->taken += n;
+    if (b->taken > b->n / 2) {
+        memmove(b->at, b->at + b->taken, b->n - b->taken);
+        b->n -= b->taken, b->taken = 0;
+    }
     return n;
 }
 

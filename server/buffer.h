@@ -8,14 +8,15 @@
 typedef struct buffer {
     char *at; // (n), terminated once something was added; owned
     size_t n, capacity;
-    size_t most; // n never passes it
-    bool failed; // no memory, or past `most`
+    size_t taken; // bytes at the front that buffer_take has given out: 0 where it is not used
+    size_t most;  // n never passes it
+    bool failed;  // no memory, or past `most`
 } buffer;
 
 static inline buffer buffer_new(size_t most) { return (buffer){.most = most}; }
 bool buffer_add(buffer *b, const char *bytes, size_t n); // false: failed, now or before; nothing was added
 bool buffer_print(buffer *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-size_t buffer_take(buffer *b, char *to, size_t most); // moves up to `most` bytes from the front to `to`
+size_t buffer_take(buffer *b, char *to, size_t most); // copies up to `most` bytes that have not been taken, in order
 void buffer_free(buffer *b);                          // empty again, with the same bound
 
 #endif
