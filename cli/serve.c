@@ -102,7 +102,7 @@ static server_params params_of_options(void) {
                        .top_p = opt.top_p};
     pith_engine_params_init(&p.engine);
     p.engine.device = opt.device, p.engine.n_threads = opt.threads, p.engine.n_ctx = opt.context;
-    p.engine.share_prefixes = !opt.no_sharing;
+    p.engine.share_prefixes = !opt.no_sharing, p.engine.spread_compressions = true;
     p.engine.max_sequences = opt.sequences, p.engine.kv_budget_bytes = opt.budget;
     args_kv_type(opt.kv, &p.engine.kv_type); // checked
     return p;

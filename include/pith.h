@@ -134,6 +134,8 @@ typedef struct pith_engine_params {
     uint32_t n_ctx;               // most tokens of one sequence, 0: the model's
     uint32_t max_sequences;       // most sequences alive at once, >= 1
     uint32_t chunk;               // prefill chunk in tokens, a multiple of 64; 0: the default, 256
+    bool spread_compressions;     // at most one sequence in eight (and one anyway) is compressed in a step, others that are
+                                  // due sit out meanwhile; changes no result, but the step in which a row goes
     bool share_prefixes;          // keep the rows of prompts' whole chunks, while nobody needs their pages, for later
                                   // sequences that begin with the same tokens; changes no result
     const pith_allocator *alloc;  // borrowed, must outlive the engine
@@ -254,8 +256,8 @@ const pith_token *pith_sequence_tokens(const pith_sequence *seq, size_t *n);
 // that were not read yet are forgotten. Does nothing between turns.
 void pith_sequence_stop(pith_sequence *seq);
 
-// One step: a token for every sequence in PITH_READY or PITH_DECODE, some of the compressions that are due, then at most one
-// chunk of prefill. Where many compressions fall together they are spread over steps, in which their sequences get no token.
+// One step: a token for every sequence in PITH_READY or PITH_DECODE, the compressions that are due, then at most one chunk of
+// prefill. With spread_compressions some of those that are due wait, and their sequences then get no token in some steps.
 // `*n_active` is the number of sequences that still have work. Order and neighbours change no result.
 // Decoding allocates no memory of ours; a chunk of a new length may, and answers PITH_E_MEMORY when there is none (the
 // cache's memory was promised before): the step can then be repeated.

@@ -103,7 +103,7 @@ bool answer_add_logprob(job *j, choice *c, const answer_logprob *chosen, const a
     json_array_append_new(json_object_get(c->logprobs, "token_logprobs"), json_real(chosen->logprob));
     json_array_append_new(json_object_get(c->logprobs, "top_logprobs"), all);
     return json_array_append_new(json_object_get(c->logprobs, "text_offset"),
-                                 json_integer((json_int_t)(c->n_sent + c->content.n))) == 0;
+                                 json_integer((json_int_t)c->n_characters)) == 0;
 }
 
 static json_t *take_logprobs(const job *j, choice *c) {
@@ -175,7 +175,6 @@ void answer_event(job *j, uint32_t index) {
     if (j->request.cache_events) json_object_set_new(event, "cache", cache_state(c));
     write_event(j, event);
     c->announced = true;
-    c->n_sent += c->content.n;
     c->reasoning.n = c->content.n = 0;
 }
 

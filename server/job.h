@@ -26,7 +26,7 @@ typedef struct choice {
 
     buffer reasoning, content; // not sent yet; all of it where the answer does not stream
     json_t *logprobs;          // array of entries not sent yet, or NULL
-    size_t n_sent;             // bytes of content in front of these, for text offsets
+    size_t n_characters;       // of content so far, sent or not
 
     float *logits;    // (V): a copy from before the step, where log-probabilities are wanted
     uint32_t *counts; // (V): how often each token was generated, where penalties want it

@@ -324,6 +324,7 @@ static void prepare(loop *l) {
 static void say(void *ctx, speech_part part, const char *text, size_t bytes) {
     choice *c = ctx;
     buffer_add(part == SPEECH_REASONING ? &c->reasoning : &c->content, text, bytes);
+    for (size_t i = 0; part == SPEECH_CONTENT && i < bytes; i++) c->n_characters += (text[i] & 0xc0) != 0x80;
 }
 
 // The marks of a thought are text for speech.h, also where they are control tokens.

@@ -77,8 +77,10 @@ static const struct job {
     const char *policy;
     uint32_t n_prompt, max_new, joins; // at this step
 } jobs[] = {
-    {"rpc:p=64,r=8,c=4", 100, 300, 0}, {"full", 1, 250, 3},
-    {"rpc:p=16,r=4,c=8,agg=group", 65, 200, 40}, {"rpc:p=48,r=16,c=3,agg=head,pool=max5", 200, 180, 90},
+    {"rpc:p=64,r=8,c=4", 100, 300, 0},
+    {"full", 1, 250, 3},
+    {"rpc:p=16,r=4,c=8,agg=group", 65, 200, 40},
+    {"rpc:p=48,r=16,c=3,agg=head,pool=max5", 200, 180, 90},
     {"rpc:p=32,r=8,c=4,sel=prompt", 30, 120, 91},
 };
 enum { N_JOBS = sizeof jobs / sizeof *jobs, MOST = 600 };
@@ -252,7 +254,8 @@ static void every_allocation_may_fail(void **state) {
         pith_status status = pith_engine_new(model, &p, &engine, &err);
         if (status == PITH_OK) status = pith_sequence_new(engine, &sp, &seq, &err);
         if (status == PITH_OK) status = pith_sequence_prompt(seq, tokens, 70, &err);
-        while (status == PITH_OK && info_of(seq).phase == PITH_PREFILL) status = pith_engine_step(engine, &n_active, &err);
+        while (status == PITH_OK && info_of(seq).phase == PITH_PREFILL)
+            status = pith_engine_step(engine, &n_active, &err);
         if (status == PITH_OK) status = pith_sequence_fork(seq, &sp, &fork, &err);
         while (status == PITH_OK && n_active > 0) status = pith_engine_step(engine, &n_active, &err);
         pith_engine_free(engine);
@@ -455,18 +458,27 @@ static pith_sequence *fork_of(pith_sequence *seq, const char *policy, uint32_t m
     return fork;
 }
 
+static pith_engine *spreading_engine(uint32_t sequences) {
+    pith_engine_params p;
+    pith_engine_params_init(&p);
+    p.n_threads = 1, p.max_sequences = sequences, p.chunk = 64, p.n_ctx = 2048, p.spread_compressions = true;
+    pith_engine *engine;
+    OK(pith_engine_new(model, &p, &engine, &err));
+    return engine;
+}
+
 static uint32_t n_events; // of layer 0
 static void count_event(void *ctx, const pith_compress_event *e) {
     (void)ctx;
     n_events += e->layer == 0;
 }
 
-// A batch in lockstep: all compressions fall due in the same steps, few are done in each, and every answer is the one of a
-// sequence that is alone.
+// A batch in lockstep: all compressions fall due in the same steps, few are done in each, and every answer is the one
+// of a sequence that is alone.
 static void compressions_are_spread(void **state) {
     (void)state;
     enum { N = 17, AT_ONCE = 1 + N / 8 };
-    pith_engine *alone = engine_of(1, 1, NULL), *crowd = engine_of(1, N, NULL);
+    pith_engine *alone = engine_of(1, 1, NULL), *crowd = spreading_engine(N);
     pith_engine_on_compress(crowd, count_event, NULL);
     pith_sequence *seqs[N];
     uint32_t n_spread = 0, n_all = 0, n_active = 1;
@@ -502,7 +514,7 @@ static void compressions_are_spread(void **state) {
 static void waiting_for_a_compression(void **state) {
     (void)state;
     enum { N = 4 };
-    pith_engine *engine = engine_of(1, N, NULL);
+    pith_engine *engine = spreading_engine(N);
     pith_sequence *first = sequence_of(engine, "rpc:p=32,r=8,c=4", 200, 0), *seqs[N] = {first};
     prompt(first, 20, 1);
     uint32_t n_active, n_waiting = 0;
@@ -519,7 +531,7 @@ static void waiting_for_a_compression(void **state) {
             assert_int_equal(pith_sequence_force(seqs[i], 1, &err), PITH_E_STATE);
             pith_sequence_stop(seqs[i]);
             assert_int_equal(info_of(seqs[i]).n_compressions, 1); // the one that was due, done by now
-            prompt(seqs[i], 20, 2); // and the next turn goes on
+            prompt(seqs[i], 20, 2);                               // and the next turn goes on
         }
     }
     assert_true(n_waiting > 0);
@@ -544,12 +556,18 @@ static void the_context_ends_a_turn(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads_and_neighbours),   cmocka_unit_test(forks_answer_as_if_alone),
-        cmocka_unit_test(decode_steps_allocate_nothing), cmocka_unit_test(every_allocation_may_fail),
-        cmocka_unit_test(peak_is_what_was_promised), cmocka_unit_test(rows_follow_the_formula),
-        cmocka_unit_test(a_second_turn_goes_on),    cmocka_unit_test(rewinding_is_exact),
-        cmocka_unit_test(stopping_a_turn),          cmocka_unit_test(refusals),
-        cmocka_unit_test(the_context_ends_a_turn),  cmocka_unit_test(compressions_are_spread),
+        cmocka_unit_test(threads_and_neighbours),
+        cmocka_unit_test(forks_answer_as_if_alone),
+        cmocka_unit_test(decode_steps_allocate_nothing),
+        cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(peak_is_what_was_promised),
+        cmocka_unit_test(rows_follow_the_formula),
+        cmocka_unit_test(a_second_turn_goes_on),
+        cmocka_unit_test(rewinding_is_exact),
+        cmocka_unit_test(stopping_a_turn),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(the_context_ends_a_turn),
+        cmocka_unit_test(compressions_are_spread),
         cmocka_unit_test(waiting_for_a_compression),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

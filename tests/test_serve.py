@@ -262,6 +262,11 @@ class Sampling(Shared):
         self.assertEqual({len(p[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")}, {20})
         self.assertEqual(p["text_offset"][0], 0)
         self.assertEqual(p["text_offset"], sorted(p["text_offset"]))
+        before = ""
+        for token, at in zip(p["tokens"], p["text_offset"]):  # in characters; one that is begun does not count yet
+            before, last = token, before
+            if token.isascii() and last.isascii():
+                self.assertEqual(a["text"][at:at + len(token)], token)
 
 
 class Neighbours(Shared):

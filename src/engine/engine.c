@@ -132,7 +132,7 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
         status = ops->logits_create(e->backend, e->max_sequences, c->n_vocab, &e->decode_logits, err);
     if (status == PITH_OK) status = ops->logits_create(e->backend, 1, c->n_vocab, &e->prefill_logits, err);
     pith_prefix_init(&e->prefix, &e->pool, e->alloc, pith_n_lanes(&e->geo), e->chunk);
-    e->share_prefixes = params->share_prefixes;
+    e->share_prefixes = params->share_prefixes, e->spread_compressions = params->spread_compressions;
     // The largest plans first: smaller ones then fit into the memory that these need. One comes before the pool, which
     // on a GPU gets what the weights leave.
     if (status == PITH_OK) status = pith_engine_prefill_plan(e, e->chunk, NULL, err);

@@ -56,7 +56,7 @@ struct pith_engine {
     pith_kv_type kv_type; // of the cache, never AUTO
     pith_page_pool pool;
     pith_prefix prefix;
-    bool share_prefixes;
+    bool share_prefixes, spread_compressions;
     uint32_t n_threads, n_ctx, max_sequences, chunk;
     uint64_t n_steps;
 

@@ -1,7 +1,7 @@
 // The step: draw a token for every sequence that has logits, decode all of them as one batch, compress what is due,
 // prefill one chunk.
 //
-// Compressions that fall together are spread over steps, so that a running answer waits for few of them: a sequence
+// Compressions that fall together can be spread over steps, so that a running answer waits for few of them: a sequence
 // whose compression is overdue draws its next token and then sits out until it has been compressed. The trigger counts
 // the sequence's own tokens and the compression comes before the next row, as always, so nobody's answer changes.
 //
@@ -63,7 +63,7 @@ enum { SEQUENCES_PER_COMPRESSION = 8 }; // of a batch, one in so many is compres
 
 // Those that have sat out come before those whose compression fell due in this step.
 static void compress_some(pith_engine *e) {
-    uint32_t left = 1 + e->n_sequences / SEQUENCES_PER_COMPRESSION;
+    uint32_t left = e->spread_compressions ? 1 + e->n_sequences / SEQUENCES_PER_COMPRESSION : UINT32_MAX;
     for (int turn = 0; turn < 2; turn++) {
         for (uint32_t i = 0; i < e->n_sequences && left > 0; i++) {
             pith_sequence *s = e->sequences[i];
