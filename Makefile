@@ -113,3 +113,4 @@ ready-to-test:
 	@scripts/build_llama.sh $(LLAMA)
 	@scripts/fetch_minimind.sh
 	@scripts/fetch_tinyllama.sh
+	@scripts/fetch_clients.sh

@@ -16,6 +16,7 @@ static const struct verb {
 } verbs[] = {
     {"run", run_main, run_help, "answer a prompt, or talk, with a compressed cache"},
     {"bench", bench_main, bench_help, "measure speed and memory of long generations"},
+    {"serve", serve_main, serve_help, "answer OpenAI's clients over HTTP"},
     {"eval", eval_main, eval_help, "measure what compression does to answers"},
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };

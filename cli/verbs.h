@@ -8,5 +8,7 @@ int eval_main(int argc, char **argv);
 void eval_help(void);
 int bench_main(int argc, char **argv);
 void bench_help(void);
+int serve_main(int argc, char **argv);
+void serve_help(void);
 
 #endif

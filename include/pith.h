@@ -162,6 +162,10 @@ typedef struct pith_engine_params {
     uint32_t n_ctx;               // most tokens of one sequence, 0: the model's
     uint32_t max_sequences;       // most sequences alive at once, >= 1
     uint32_t chunk;               // prefill chunk in tokens, a multiple of 64; 0: the default, 256
+    bool spread_compressions;     // at most one sequence in eight (and one anyway) is compressed in a step, others that are
+                                  // due sit out meanwhile; changes no result, but the step in which a row goes
+    bool share_prefixes;          // keep the rows of prompts' whole chunks, while nobody needs their pages, for later
+                                  // sequences that begin with the same tokens; changes no result
     const pith_allocator *alloc;  // borrowed, must outlive the engine
 } pith_engine_params;
 
@@ -179,6 +183,7 @@ typedef struct pith_engine_info {
     uint64_t pool_bytes;      // the budget, a whole number of pages
     uint64_t pool_used_bytes; // pages with at least one owner, now
     uint64_t row_bytes;       // K, V and positions of one token over all lanes
+    uint64_t prefix_bytes;    // of pool_used_bytes, pages that are kept for prompts to come, and perhaps by sequences too
     char device[64];          // "cpu", or the GPU's name
     char isa[16];             // level of our own kernels: "avx512", "avx2", "neon", "portable"; "sm_90"
     pith_kv_type kv_type;     // never AUTO
@@ -256,6 +261,7 @@ typedef struct pith_sequence_info {
     uint32_t n_tokens;      // tokens of the timeline: prompts and generated
     uint32_t n_prompt;      // of these, given as prompts
     uint32_t n_turn_prompt; // given as this turn's prompt
+    uint32_t n_shared;      // of the first prompt, not read but taken over from an earlier sequence
     uint32_t n_generated;   // generated in this turn
     uint32_t n_waiting;     // prompt tokens not yet prefilled
     uint32_t n_compressions; // events so far, over all turns
@@ -279,8 +285,9 @@ const pith_token *pith_sequence_tokens(const pith_sequence *seq, size_t *n);
 // that were not read yet are forgotten. Does nothing between turns.
 void pith_sequence_stop(pith_sequence *seq);
 
-// One step: a token for every sequence in PITH_READY or PITH_DECODE, the compressions that are due, then at most one
-// chunk of prefill. `*n_active` is the number of sequences that still have work. Order and neighbours change no result.
+// One step: a token for every sequence in PITH_READY or PITH_DECODE, the compressions that are due, then at most one chunk of
+// prefill. With spread_compressions some of those that are due wait, and their sequences then get no token in some steps.
+// `*n_active` is the number of sequences that still have work. Order and neighbours change no result.
 // Decoding allocates no memory of ours; a chunk of a new length may, and answers PITH_E_MEMORY when there is none (the
 // cache's memory was promised before): the step can then be repeated.
 pith_status pith_engine_step(pith_engine *engine, uint32_t *n_active, pith_error *err);
@@ -289,8 +296,8 @@ pith_status pith_engine_step(pith_engine *engine, uint32_t *n_active, pith_error
 // For tests and for callers that sample themselves together with pith_sequence_force.
 const float *pith_sequence_logits(const pith_sequence *seq);
 
-// The next step takes `token` in place of a drawn one (teacher forcing). PITH_E_STATE unless PITH_READY or PITH_DECODE,
-// PITH_E_ARG outside the vocabulary.
+// The next step takes `token` in place of a drawn one (teacher forcing). PITH_E_STATE when it draws none (another
+// phase than PITH_READY and PITH_DECODE, or it waits for its compression), PITH_E_ARG outside the vocabulary.
 pith_status pith_sequence_force(pith_sequence *seq, pith_token token, pith_error *err);
 
 // ---------------------------------------------------------------------------------------------------- events

@@ -6,11 +6,11 @@
 # Taken as given: gcc, g++, make, cmake, git, npm (or a network that reaches GitHub), python3.
 set -eu
 
-build="pkg-config libjansson-dev"
-test="libcmocka-dev python3-numpy python3-jinja2
+build="pkg-config libjansson-dev libmicrohttpd-dev"
+test="libcmocka-dev python3-numpy python3-jinja2 curl chromium
       clang libclang-rt-dev
       gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
-# clang and its runtime: second compiler, fuzz targets. aarch64 and qemu: the NEON kernels.
+# clang and its runtime: second compiler, fuzz targets. aarch64 and qemu: the NEON kernels. curl, chromium: the server.
 
 case "${1-}" in
 build) wanted=$build ;;

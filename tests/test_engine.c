@@ -77,8 +77,10 @@ static const struct job {
     const char *policy;
     uint32_t n_prompt, max_new, joins; // at this step
 } jobs[] = {
-    {"rpc:p=64,r=8,c=4", 100, 300, 0}, {"full", 1, 250, 3},
-    {"rpc:p=16,r=4,c=8,agg=group", 65, 200, 40}, {"rpc:p=48,r=16,c=3,agg=head,pool=max5", 200, 180, 90},
+    {"rpc:p=64,r=8,c=4", 100, 300, 0},
+    {"full", 1, 250, 3},
+    {"rpc:p=16,r=4,c=8,agg=group", 65, 200, 40},
+    {"rpc:p=48,r=16,c=3,agg=head,pool=max5", 200, 180, 90},
     {"rpc:p=32,r=8,c=4,sel=prompt", 30, 120, 91},
 };
 enum { N_JOBS = sizeof jobs / sizeof *jobs, MOST = 600 };
@@ -252,7 +254,8 @@ static void every_allocation_may_fail(void **state) {
         pith_status status = pith_engine_new(model, &p, &engine, &err);
         if (status == PITH_OK) status = pith_sequence_new(engine, &sp, &seq, &err);
         if (status == PITH_OK) status = pith_sequence_prompt(seq, tokens, 70, &err);
-        while (status == PITH_OK && info_of(seq).phase == PITH_PREFILL) status = pith_engine_step(engine, &n_active, &err);
+        while (status == PITH_OK && info_of(seq).phase == PITH_PREFILL)
+            status = pith_engine_step(engine, &n_active, &err);
         if (status == PITH_OK) status = pith_sequence_fork(seq, &sp, &fork, &err);
         while (status == PITH_OK && n_active > 0) status = pith_engine_step(engine, &n_active, &err);
         pith_engine_free(engine);
@@ -445,6 +448,97 @@ static void refusals(void **state) {
 }
 
 // A turn that fills the context ends there.
+static pith_sequence *fork_of(pith_sequence *seq, const char *policy, uint32_t max_new, uint64_t stream) {
+    pith_sequence_params p;
+    pith_sequence_params_init(&p);
+    p.policy = policy, p.max_new = max_new, p.ignore_end = true;
+    p.sampling.seed = 5, p.sampling.stream = stream;
+    pith_sequence *fork;
+    OK(pith_sequence_fork(seq, &p, &fork, &err));
+    return fork;
+}
+
+static pith_engine *spreading_engine(uint32_t sequences) {
+    pith_engine_params p;
+    pith_engine_params_init(&p);
+    p.n_threads = 1, p.max_sequences = sequences, p.chunk = 64, p.n_ctx = 2048, p.spread_compressions = true;
+    pith_engine *engine;
+    OK(pith_engine_new(model, &p, &engine, &err));
+    return engine;
+}
+
+static uint32_t n_events; // of layer 0
+static void count_event(void *ctx, const pith_compress_event *e) {
+    (void)ctx;
+    n_events += e->layer == 0;
+}
+
+// A batch in lockstep: all compressions fall due in the same steps, few are done in each, and every answer is the one
+// of a sequence that is alone.
+static void compressions_are_spread(void **state) {
+    (void)state;
+    enum { N = 17, AT_ONCE = 1 + N / 8 };
+    pith_engine *alone = engine_of(1, 1, NULL), *crowd = spreading_engine(N);
+    pith_engine_on_compress(crowd, count_event, NULL);
+    pith_sequence *seqs[N];
+    uint32_t n_spread = 0, n_all = 0, n_active = 1;
+    seqs[0] = sequence_of(crowd, "rpc:p=32,r=8,c=4", 120, 0);
+    prompt(seqs[0], 20, 1);
+    OK(pith_engine_step(crowd, &n_active, &err));
+    for (uint32_t i = 1; i < N; i++) seqs[i] = fork_of(seqs[0], "rpc:p=32,r=8,c=4", 120, i);
+    for (; n_active > 0; n_all += n_events) {
+        n_events = 0;
+        OK(pith_engine_step(crowd, &n_active, &err));
+        assert_true(n_events <= AT_ONCE);
+        n_spread += n_events == AT_ONCE;
+    }
+    assert_int_equal(n_all, N * 3);
+    assert_int_equal(n_spread, 3 * (N / AT_ONCE));
+    for (uint32_t i = 0; i < N; i++) {
+        pith_sequence *seq = sequence_of(alone, "rpc:p=32,r=8,c=4", 120, i);
+        prompt(seq, 20, 1);
+        run(alone);
+        size_t n, m;
+        const pith_token *want = pith_sequence_tokens(seq, &n), *got = pith_sequence_tokens(seqs[i], &m);
+        assert_int_equal(n, m);
+        assert_memory_equal(got, want, n * sizeof *got);
+        const pith_sequence_info a = info_of(seq), b = info_of(seqs[i]);
+        assert_true(a.rows == b.rows && a.rows_peak == b.rows_peak && a.n_compressions == b.n_compressions);
+        pith_sequence_free(seq);
+    }
+    pith_engine_free(alone);
+    pith_engine_free(crowd);
+}
+
+// A sequence that waits for its compression draws nothing and has no logits; stopping it leaves nothing outstanding.
+static void waiting_for_a_compression(void **state) {
+    (void)state;
+    enum { N = 4 };
+    pith_engine *engine = spreading_engine(N);
+    pith_sequence *first = sequence_of(engine, "rpc:p=32,r=8,c=4", 200, 0), *seqs[N] = {first};
+    prompt(first, 20, 1);
+    uint32_t n_active, n_waiting = 0;
+    OK(pith_engine_step(engine, &n_active, &err));
+    for (uint32_t i = 1; i < N; i++) seqs[i] = fork_of(first, "rpc:p=32,r=8,c=4", 200, i); // all in step
+    for (uint32_t step = 0; step < 60 && n_waiting == 0; step++) {
+        OK(pith_engine_step(engine, &n_active, &err));
+        for (uint32_t i = 0; i < N; i++) {
+            if (pith_sequence_logits(seqs[i])) {
+                OK(pith_sequence_force(seqs[i], 1, &err));
+                continue;
+            }
+            n_waiting++;
+            assert_int_equal(pith_sequence_force(seqs[i], 1, &err), PITH_E_STATE);
+            pith_sequence_stop(seqs[i]);
+            assert_int_equal(info_of(seqs[i]).n_compressions, 1); // the one that was due, done by now
+            prompt(seqs[i], 20, 2);                               // and the next turn goes on
+        }
+    }
+    assert_true(n_waiting > 0);
+    run(engine);
+    pith_engine_free(engine);
+}
+
 static void the_context_ends_a_turn(void **state) {
     (void)state;
     pith_engine_params p;
@@ -462,12 +556,19 @@ static void the_context_ends_a_turn(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads_and_neighbours),   cmocka_unit_test(forks_answer_as_if_alone),
-        cmocka_unit_test(decode_steps_allocate_nothing), cmocka_unit_test(every_allocation_may_fail),
-        cmocka_unit_test(peak_is_what_was_promised), cmocka_unit_test(rows_follow_the_formula),
-        cmocka_unit_test(a_second_turn_goes_on),    cmocka_unit_test(rewinding_is_exact),
-        cmocka_unit_test(stopping_a_turn),          cmocka_unit_test(refusals),
+        cmocka_unit_test(threads_and_neighbours),
+        cmocka_unit_test(forks_answer_as_if_alone),
+        cmocka_unit_test(decode_steps_allocate_nothing),
+        cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(peak_is_what_was_promised),
+        cmocka_unit_test(rows_follow_the_formula),
+        cmocka_unit_test(a_second_turn_goes_on),
+        cmocka_unit_test(rewinding_is_exact),
+        cmocka_unit_test(stopping_a_turn),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(the_context_ends_a_turn),
+        cmocka_unit_test(compressions_are_spread),
+        cmocka_unit_test(waiting_for_a_compression),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -26,5 +26,6 @@ may_see src/model  base ops cache model jinja # jinja: llama.cpp's template engi
 may_see src/policy base ops policy            # no policy knows a backend
 may_see src/engine base ops cpu cuda cache model policy engine # engine.c creates the backend
 may_see eval       eval                       # and pith.h, like any other program
-may_see cli        base eval                  # the same
+may_see server     base server                # the same
+may_see cli        base eval server           # the same
 exit $bad

@@ -236,6 +236,7 @@ static bool make_vocab(vocab *v, uint32_t n_vocab) {
 
 static const char chatml[] = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
                              "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+static const char thinking[] = "{% if add_generation_prompt %}<think>\n{% endif %}"; // behind it
 
 static bool set_vocab(struct gguf_context *g, const tiny_spec *s) {
     vocab v;
@@ -255,7 +256,9 @@ static bool set_vocab(struct gguf_context *g, const tiny_spec *s) {
         gguf_set_val_u32(g, "tokenizer.ggml.eos_token_id", (uint32_t)id.im_end);
         gguf_set_val_u32(g, "tokenizer.ggml.padding_token_id", (uint32_t)id.end_of_text);
         gguf_set_val_bool(g, "tokenizer.ggml.add_bos_token", s->add_bos);
-        gguf_set_val_str(g, "tokenizer.chat_template", chatml);
+        char both[sizeof chatml + sizeof thinking];
+        snprintf(both, sizeof both, "%s%s", chatml, s->thinks ? thinking : "");
+        gguf_set_val_str(g, "tokenizer.chat_template", both);
     }
     free(list);
     free(v.token);

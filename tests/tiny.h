@@ -30,6 +30,7 @@ typedef struct tiny_spec {
     bool tied;                // no output.weight
     bool biases;              // of Q, K and V; for llama of every product
     bool add_bos;             // begin-of-sequence token wanted
+    bool thinks;              // the chat template opens a thought for the assistant
     float gain;               // of the Q and K products: above 1 attention is peaked, so that positions matter
     uint64_t seed;
 } tiny_spec;

@@ -10,7 +10,7 @@ static const char usage[] = "usage: tiny_model_main --arch qwen2|qwen3|llama --t
                             "  --embed TYPE          type of the embedding (the same)\n"
                             "  --seed N --layers N --d N --heads N --kv-heads N --head-dim N --ff N --vocab N --ctx N\n"
                             "  --rope-base X --rope-scaling linear|yarn --rope-factor X --ctx-orig N --rope-freqs\n"
-                            "  --tied --biases --no-biases --bos --gain X\n"
+                            "  --tied --biases --no-biases --bos --thinks --gain X\n"
                             "TYPE is ggml's name of a tensor type: f32 f16 bf16 q8_0 q4_0 q4_K q6_K iq2_xxs ...\n";
 
 static int usage_error(const char *what, const char *given) {
@@ -69,6 +69,7 @@ int main(int argc, char **argv) {
         else if (strcmp(flag, "--biases") == 0) s.biases = true;
         else if (strcmp(flag, "--no-biases") == 0) s.biases = false;
         else if (strcmp(flag, "--bos") == 0) s.add_bos = true;
+        else if (strcmp(flag, "--thinks") == 0) s.thinks = true;
         else if (strcmp(flag, "--arch") == 0 || strcmp(flag, "--type") == 0 || strcmp(flag, "--out") == 0) i++;
         else if (strcmp(flag, "--rope-scaling") == 0) s.rope_scaling = value, i++;
         else if (strcmp(flag, "--embed") == 0) {

@@ -150,6 +150,20 @@ void pith_kv_grow(pith_kv *kv, uint32_t n) {
     }
 }
 
+void pith_kv_adopt(pith_kv *kv, const pith_page_id *ids, uint32_t n_pages) {
+    for (uint32_t i = 0; i < kv->n_lanes; i++) {
+        pith_lane *lane = &kv->lanes[i];
+        for (uint32_t p = 0; p < n_pages; p++) {
+            pith_pool_own(kv->pool, ids[(size_t)i * n_pages + p]);
+            put_page(kv, lane, lane->n_rows / PITH_PAGE_ROWS + p, ids[(size_t)i * n_pages + p]);
+        }
+        lane->n_rows += n_pages * PITH_PAGE_ROWS;
+    }
+    kv->n_held += kv->n_lanes * n_pages;
+    kv->allowance -= kv->n_lanes * n_pages;
+    pith_pool_release(kv->pool, kv->n_lanes * n_pages);
+}
+
 void pith_kv_truncate(pith_kv *kv, uint32_t n_rows) {
     for (uint32_t i = 0; i < kv->n_lanes; i++)
         if (kv->lanes[i].n_rows > n_rows) shrink(kv, &kv->lanes[i], n_rows);

@@ -36,6 +36,11 @@ pith_status pith_kv_reserve(pith_kv *, uint32_t peak, uint32_t stable, pith_erro
 // Adds n rows to every lane, contents to be written by the step. Needs the reservation.
 void pith_kv_grow(pith_kv *, uint32_t n);
 
+// Adds rows that are there already: ids (n_lanes, n_pages) are whole pages of others, of which the lanes become owners
+// too. The lanes hold whole pages, and nothing in front of the added rows' end moves. Pages that were promised for them
+// are given up.
+void pith_kv_adopt(pith_kv *, const pith_page_id *ids, uint32_t n_pages);
+
 // Drops the rows of every lane from row `n_rows` on; their pages stay allowed.
 void pith_kv_truncate(pith_kv *, uint32_t n_rows);
 

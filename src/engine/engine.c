@@ -131,6 +131,8 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     if (status == PITH_OK)
         status = ops->logits_create(e->backend, e->max_sequences, c->n_vocab, &e->decode_logits, err);
     if (status == PITH_OK) status = ops->logits_create(e->backend, 1, c->n_vocab, &e->prefill_logits, err);
+    pith_prefix_init(&e->prefix, &e->pool, e->alloc, pith_n_lanes(&e->geo), e->chunk);
+    e->share_prefixes = params->share_prefixes, e->spread_compressions = params->spread_compressions;
     // The largest plans first: smaller ones then fit into the memory that these need. One comes before the pool, which
     // on a GPU gets what the weights leave.
     if (status == PITH_OK) status = pith_engine_prefill_plan(e, e->chunk, NULL, err);
@@ -154,6 +156,7 @@ void pith_engine_free(pith_engine *e) {
         if (e->decode_plans[i]) e->backend->ops->plan_free(e->decode_plans[i]);
     for (uint32_t i = 0; i < PREFILL_PLANS; i++)
         if (e->prefill_plans[i].plan) e->backend->ops->plan_free(e->prefill_plans[i].plan);
+    pith_prefix_free(&e->prefix);
     pith_pool_free(&e->pool);
     const uint32_t n_inputs = e->max_sequences > e->chunk ? e->max_sequences : e->chunk;
     const uint32_t n_vocab = pith_model_config(e->model)->n_vocab,
@@ -187,6 +190,7 @@ void pith_engine_describe(const pith_engine *e, pith_engine_info *out) {
         .pool_bytes = e->pool.n_pages * page,
         .pool_used_bytes = (e->pool.n_pages - e->pool.n_free) * page,
         .row_bytes = pith_row_bytes(&e->geo) * pith_n_lanes(&e->geo),
+        .prefix_bytes = e->prefix.n_pages * page,
     };
     pith_device_info device;
     e->backend->ops->describe(e->backend, &device);

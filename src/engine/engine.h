@@ -3,6 +3,7 @@
 #define PITH_ENGINE_H
 
 #include "cache/kv.h"
+#include "cache/prefix.h"
 #include "model/forward.h"
 #include "policy/policy.h"
 
@@ -28,6 +29,13 @@ struct pith_sequence {
     pith_token forced;   // instead of the next draw, -1: none
     const float *logits; // (V) of the last cached token, in the backend's memory until the next step; NULL: none
 
+    // While the first prompt is read: chunks that others have read are taken over, the rest is kept for others.
+    bool shares;
+    uint32_t share_limit;         // tokens that may be taken over
+    uint32_t n_shared;            // that were
+    pith_prefix_node *last_chunk; // held; NULL: the beginning
+
+    bool overdue; // its compression is due, and comes before its next row
     uint32_t n_compressions;
     uint32_t rows_peak;
     uint64_t bytes_peak;
@@ -47,6 +55,8 @@ struct pith_engine {
     pith_geometry geo;
     pith_kv_type kv_type; // of the cache, never AUTO
     pith_page_pool pool;
+    pith_prefix prefix;
+    bool share_prefixes, spread_compressions;
     uint32_t n_threads, n_ctx, max_sequences, chunk;
     uint64_t n_steps;
 
@@ -71,7 +81,7 @@ struct pith_engine {
     // A compression's scratch, grown at admission.
     uint32_t *keep; // (event layers, G, keep_cap)
     uint32_t keep_cap;
-    int32_t *kept;  // (kept_cap): positions for the event callback
+    int32_t *kept; // (kept_cap): positions for the event callback
     uint32_t kept_cap;
 
     pith_event_fn on_compress;
@@ -81,6 +91,8 @@ struct pith_engine {
 // Make sure that the plan for n rows is recorded. plans.c
 pith_status pith_engine_decode_plan(pith_engine *, uint32_t n, pith_error *);
 pith_status pith_engine_prefill_plan(pith_engine *, uint32_t n, pith_plan **out, pith_error *); // out may be NULL
+
+void pith_engine_compress(pith_engine *, pith_sequence *); // a compression that is due. step.c
 
 // Rows in front of this one never move: the first turn's prompt. sequence.c
 uint32_t pith_sequence_stable(const pith_sequence *);

@@ -68,6 +68,7 @@ void pith_sequence_free(pith_sequence *s) {
     uint32_t at = 0;
     while (e->sequences[at] != s) at++;
     memmove(&e->sequences[at], &e->sequences[at + 1], (--e->n_sequences - at) * sizeof *e->sequences);
+    pith_prefix_release(s->last_chunk);
     pith_kv_free(&s->kv);
     e->backend->ops->window_destroy(e->backend, &e->geo, &s->window);
     pith_delete(e->alloc, s->prompts, s->cap_prompts, sizeof *s->prompts);
@@ -125,6 +126,28 @@ static pith_status reserve_events(pith_sequence *s, uint32_t peak, uint32_t cand
                                            s->spec.policy->max_queries(&s->spec.params), err);
 }
 
+// Kept prefixes give way to sequences, unless even all of the pool would not do.
+static bool make_room(pith_engine *e, uint32_t peak) {
+    return pith_kv_pages_for(&e->geo, peak) <= e->pool.n_pages && pith_prefix_evict(&e->prefix);
+}
+
+// How many tokens of a history of n may be there already. One at least is left to read, whose logits start the answer;
+// a policy that ranks by the prompt's last queries needs these computed, so their tokens are read too.
+static uint32_t most_reused(const pith_sequence *s, uint32_t n) {
+    pith_policy_state fresh = {0};
+    if (n == 0) return 0;
+    if (s->spec.policy->observe_prompt(&s->spec.params, &fresh, n - 1, n) < 0) return n - 1;
+    const uint32_t queries = s->spec.policy->max_queries(&s->spec.params);
+    return n > queries ? n - queries : 0;
+}
+
+static void begin_sharing(pith_sequence *s, uint32_t n_prompt) {
+    pith_prefix_release(s->last_chunk);
+    s->last_chunk = NULL, s->n_shared = 0;
+    s->shares = s->engine->share_prefixes && s->n_tokens == 0;
+    s->share_limit = most_reused(s, n_prompt);
+}
+
 pith_status pith_sequence_prompt(pith_sequence *s, const pith_token *tokens, size_t n, pith_error *err) {
     pith_engine *e = s->engine;
     const uint32_t n_vocab = pith_model_config(e->model)->n_vocab;
@@ -156,9 +179,12 @@ pith_status pith_sequence_prompt(pith_sequence *s, const pith_token *tokens, siz
     worst_case(s, (uint32_t)n, limit, &peak, &candidates);
     pith_status status = reserve_events(s, peak, candidates, err);
     const uint32_t stable = s->n_prompts > 0 ? pith_sequence_stable(s) : (uint32_t)n;
-    if (status == PITH_OK) status = pith_kv_reserve(&s->kv, peak, stable, err);
+    if (status == PITH_OK) do
+            status = pith_kv_reserve(&s->kv, peak, stable, err);
+        while (status == PITH_E_MEMORY && make_room(e, peak));
     if (status != PITH_OK) return status;
 
+    begin_sharing(s, (uint32_t)n);
     s->prompts[s->n_prompts++] = (pith_span){(int32_t)s->n_tokens, (int32_t)(s->n_tokens + n)};
     memcpy(s->tokens + s->n_tokens, tokens, n * sizeof *tokens);
     s->n_tokens += (uint32_t)n;
@@ -177,18 +203,10 @@ pith_status pith_sequence_rewind(pith_sequence *s, const pith_token *history, si
     *n_kept = same;
     if (same == s->n_tokens && same < n) return PITH_OK; // the history goes on where the sequence stands
 
-    // Rows behind the first generated token may have been evicted: only those in front of it are a fresh run's. One
-    // token at least is left to prefill, whose logits start the next answer.
+    // Rows behind the first generated token may have been evicted: only those in front of it are a fresh run's.
     uint32_t keep = pith_sequence_stable(s);
     if (same < keep) keep = (uint32_t)same;
-    if (keep == n && keep > 0) keep--;
-    // A policy that ranks by the prompt's last queries needs these computed: their tokens are read again.
-    pith_policy_state fresh = {0};
-    if (n > 0 && s->spec.policy->observe_prompt(&s->spec.params, &fresh, (uint32_t)n - 1, (uint32_t)n) >= 0) {
-        const uint32_t queries = s->spec.policy->max_queries(&s->spec.params);
-        const uint32_t most = n > queries ? (uint32_t)n - queries : 0;
-        if (keep > most) keep = most;
-    }
+    if (keep > most_reused(s, (uint32_t)n)) keep = most_reused(s, (uint32_t)n);
     pith_kv_truncate(&s->kv, keep);
     if (s->n_cached > keep) s->n_cached = keep;
     s->n_tokens = keep;
@@ -235,11 +253,14 @@ pith_status pith_sequence_fork(pith_sequence *s, const pith_sequence_params *par
     uint32_t peak, candidates;
     worst_case(s, 0, longest, &peak, &candidates);
     status = reserve_events(f, peak, candidates, err);
-    if (status == PITH_OK) status = pith_kv_fork(&f->kv, &s->kv, peak, pith_sequence_stable(s), err);
+    if (status == PITH_OK) do
+            status = pith_kv_fork(&f->kv, &s->kv, peak, pith_sequence_stable(s), err);
+        while (status == PITH_E_MEMORY && make_room(e, peak));
     if (status != PITH_OK) {
         pith_sequence_free(f);
         return status;
     }
+    f->n_shared = s->n_shared;
     f->rows_peak = pith_kv_rows(&f->kv);
     f->bytes_peak = pith_kv_bytes(&f->kv);
     *out = f;
@@ -255,6 +276,7 @@ void pith_sequence_describe(const pith_sequence *s, pith_sequence_info *out) {
         .n_prompt = pith_sequence_prompt_below(s, s->n_tokens),
         .n_turn_prompt =
             s->n_prompts == 0 ? 0 : (uint32_t)(s->prompts[s->n_prompts - 1].end - s->prompts[s->n_prompts - 1].begin),
+        .n_shared = s->n_shared,
         .n_generated = s->n_generated,
         .n_waiting = s->phase == PITH_PREFILL ? s->n_tokens - s->n_cached : 0,
         .n_compressions = s->n_compressions,
@@ -285,6 +307,7 @@ void pith_sequence_stop(pith_sequence *s) {
         }
     }
     if (s->phase == PITH_PREFILL || s->phase == PITH_READY || s->phase == PITH_DECODE) s->phase = PITH_STOPPED;
+    if (s->overdue) pith_engine_compress(s->engine, s); // the next turn's worst case counts from here
     s->forced = -1, s->logits = NULL;
 }
 
@@ -295,8 +318,8 @@ const float *pith_sequence_logits(const pith_sequence *s) {
 }
 
 pith_status pith_sequence_force(pith_sequence *s, pith_token token, pith_error *err) {
-    if (s->phase != PITH_READY && s->phase != PITH_DECODE)
-        return pith_fail(err, PITH_E_STATE, "the sequence does not generate");
+    if ((s->phase != PITH_READY && s->phase != PITH_DECODE) || s->n_cached < s->n_tokens)
+        return pith_fail(err, PITH_E_STATE, "the sequence draws no token in the next step");
     const uint32_t n_vocab = pith_model_config(s->engine->model)->n_vocab;
     if (token < 0 || (uint32_t)token >= n_vocab)
         return pith_fail(err, PITH_E_ARG, "token: expected an id below %u, found %d", n_vocab, (int)token);
