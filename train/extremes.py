@@ -8,7 +8,7 @@ from puzzle import Puzzle
 from writing import NAMES, divide, effort, times
 
 MOST = 200  # names in one puzzle
-TOKENS_PER_ENTRY, TOKENS_PER_ACCOUNT, TOKENS_PER_JOB = 15.4, 16.5, 47  # of trace: measured
+TOKENS_PER_ENTRY, TOKENS_PER_ACCOUNT, TOKENS_PER_JOB = 15.4, 11.5, 40  # of trace: measured
 EARLY = 0.65  # of the puzzles have their extremes in the first part of the trace
 
 
@@ -50,7 +50,8 @@ def _amounts(rng, n, start):
 def _balance(rng, size):
     asked, scale = effort(rng)
     per_account = rng.choice((1, 2, 2))
-    n = round(size * rng.uniform(0.85, 1.15) / (TOKENS_PER_ENTRY * (1 + 0.02 * scale) * per_account + TOKENS_PER_ACCOUNT))
+    mean = (per_account + max(1, per_account - 1)) / 2  # entries of an account
+    n = round(size * rng.uniform(0.85, 1.15) / (TOKENS_PER_ENTRY * (1 + 0.02 * scale) * mean + TOKENS_PER_ACCOUNT))
     while n > MOST:
         n, per_account = round(n * per_account / (per_account + 1)), per_account + 1
     n = max(3, n)
@@ -79,7 +80,7 @@ def _balance(rng, size):
                 text += f", check {value} {operation} {x} = {result}, yes"
             value = result
             done.append(f"{text}, {extremes.compare(value)}")
-        lines.append(f"Entry {listed[-1]}. {'; '.join(done)}. So {name} = {value}.")
+        lines.append(f"Entry {listed[-1]}. {'; '.join(done)}, so {name}.")
     prompt = (f"Column. A balance starts at {start}. Entries: {'; '.join(listed)}. Take them in this order. Find its highest "
               f"plus its lowest value mod 1000. {asked}Answer in \\boxed{{}}.")
     return _close("balance", prompt, lines, extremes)
@@ -93,12 +94,10 @@ def _close(kind, prompt, lines, extremes):
 
 
 def _job(rng, a, b, divided):
-    """(the job as the prompt has it, its worked text, its value)."""
-    if divided:
-        text, value, _ = divide(rng, a, b)
-    else:
-        text, value = times(rng, a, b)
-    return text.split(":")[0], text, value
+    """(the job as the prompt has it, its steps, its value)."""
+    text, value = divide(rng, a, b)[:2] if divided else times(rng, a, b)
+    job, steps = text.rpartition("; so ")[0].split(": ", 1)
+    return job, f"{job}: {steps}", value
 
 
 def _jobs(rng, size):
@@ -125,9 +124,9 @@ def _jobs(rng, size):
             extremes, verdict = Extremes(value), f"high now {value}, low now {value}"
         else:
             verdict = extremes.compare(value)
-        line = f"Job {name}: {text}. So {name} = {value}, {verdict}."
+        line = f"Job {name}: {text}; {name} = {value}, {verdict}."
         if rng.random() < 0.03 * scale:
-            line += f" Check: {text}. Yes, {name} = {value}."
+            line += f" Check: {text}; yes, {name} = {value}."
         lines.append(line)
     listed = "; ".join(f"{name}: {job}" for name, (job, _, _) in zip(names, jobs))
     prompt = (f"Column. Work these out, divisions without their rests: {listed}. Find the highest plus the lowest result mod "

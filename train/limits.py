@@ -8,7 +8,7 @@ from puzzle import Puzzle
 from writing import NAMES, effort
 
 MOST = 180  # definitions of one puzzle
-TOKENS = 16.0, 19.0  # of trace for a step, and for a definition besides its steps: measured
+TOKENS = 16.0, 14.0  # of trace for a step, and for a definition besides its steps: measured
 
 
 def _text(first, steps):
@@ -91,7 +91,7 @@ def make(rng, size):
             value = value if value >= floor else value + 500
             done.append(text)
         values.append(value)
-        lines.append(f"Next {names[i]} := {_text(names[i - 1], steps)}. {'; '.join(done)}. So {names[i]} = {value}.")
+        lines.append(f"Next {names[i]} := {_text(names[i - 1], steps)}. {'; '.join(done)}, so {names[i]}.")
     lines.append(f"Done, {names[n - 1]} = {value}.")
 
     limits = [f"{name} := {_text(first, steps)}" for name, first, steps in ceiling_chain + floor_chain]

@@ -2,7 +2,7 @@
 
 The ways are tried in order, all last steps of one beginning together; a beginning that leaves the whole numbers from 0 to
 999 is dead at the step where it does. What must be remembered is the nearest result so far: it is looked at after every
-result but written only when it changes, and in most puzzles it changes late in the trace for the last time seldom.
+result but written only when it changes, in most puzzles for the last time in the first half.
 """
 
 import itertools

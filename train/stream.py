@@ -20,7 +20,7 @@ ROW = 65536  # tokens of a batch
 LONGEST = 16384  # tokens of a conversation: the positions that the model is trained on
 MOST = 128  # conversations in a batch; attention launches work for so many at full length, used or not
 SILENT = 0x8000  # flag on a token that the model is not taught to write
-GROUPS = [*families.MAKE, "session"]  # what the training log tells apart
+GROUPS = [*families.KINDS, "session"]  # what the training log tells apart
 
 _MARKED = re.compile(f"{SLIP}([^{SLIP_END}]*){SLIP_END}")
 
@@ -87,7 +87,7 @@ def conversations(seed, longest):
             pick(rng, longest.value)]
         tokens = writer.conversation(puzzles)
         if len(tokens) <= LONGEST:
-            yield GROUPS.index("session" if session else puzzles[0].family), tokens
+            yield GROUPS.index("session" if session else puzzles[0].kind), tokens
 
 
 def batches(seed, longest):

@@ -94,10 +94,11 @@ def save(net, path):
 
 def describe(step, tokens, seconds, counts, loss, rate, limit):
     n, wrong, numeric, wrong_numeric = counts
-    groups = "  ".join(f"{name} {w / max(1, k):.2e}/{wd / max(1, kd):.2e}" for name, k, w, kd, wd in
-                       zip(stream.GROUPS, n, wrong, numeric, wrong_numeric))
-    return (f"{step:6d} {seconds:5.0f} s {tokens / 1e6:6.1f} Mtok {tokens / max(1e-9, seconds) / 1e6:.2f} Mtok/s to {limit:5.0f} "
-            f"rate {rate:.1e} loss {loss:.4f}  wrong/digits: {groups}")
+    groups = " ".join(f"{name} {1e4 * w / max(1, k):.1f}/{1e4 * wd / max(1, kd):.2f}" for name, k, w, kd, wd in
+                      zip(stream.GROUPS, n, wrong, numeric, wrong_numeric))
+    return (f"{step:6d} {seconds:4.0f} s {tokens / 1e6:5.1f} Mtok {tokens / max(1e-9, seconds) / 1e6:.2f} Mtok/s to {limit:5.0f} "
+            f"rate {rate:.1e} loss {loss:.4f} digits {1e4 * sum(wrong_numeric) / max(1, sum(numeric)):.2f}  "
+            f"wrong/digits in 10000: {groups}")
 
 
 def main():
@@ -176,7 +177,7 @@ def main():
             tokens = (step - 3) * stream.ROW
             c, mean = counts.tolist(), (losses / since).item()
             log.append({"step": step, "seconds": seconds, "tokens": tokens, "loss": mean, "counts": c, "waited": waited})
-            if step % 300 == 0 or not cuda or step < 300:
+            if step % 500 == 0 or not cuda or step < 300:
                 print(describe(step, tokens, seconds, c, mean, rate, limit.value) + f"  waited {waited:.0f} s", flush=True)
             counts.zero_()
             losses.zero_()
