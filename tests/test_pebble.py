@@ -18,6 +18,7 @@ sys.dont_write_bytecode = True
 
 import families
 import stream
+import weights
 import writing
 from puzzle import is_held_out
 
@@ -191,13 +192,20 @@ class Puzzles(unittest.TestCase):
                 self.assertIn(puzzle.kind, families.KINDS)
                 with self.subTest(family, prompt=puzzle.prompt[:60]):
                     self.assertEqual(SOLVE[family](puzzle.prompt), puzzle.answer)
+        for make in families.PRACTISED:
+            for size in (500, 2000, 9000):
+                puzzle = make(rng, size)
+                with self.subTest(puzzle.kind, prompt=puzzle.prompt[:60]):
+                    self.assertEqual(SOLVE[puzzle.family](puzzle.prompt), puzzle.answer)
 
     def test_what_a_trace_states_is_true(self):
         """Every written sum, difference and product, but for slips."""
         rng, n = random.Random(5), 0
-        for family, make in families.MAKE.items():
+        for make in [*families.MAKE.values(), *families.PRACTISED]:
             for _ in range(12):
-                trace = re.sub(f"{writing.SLIP}[^{writing.SLIP_END}]*{writing.SLIP_END}[^=]*= ", "", make(rng, 1500).trace)
+                puzzle = make(rng, 1500)
+                family = puzzle.family
+                trace = re.sub(f"{writing.SLIP}[^{writing.SLIP_END}]*{writing.SLIP_END}[^=]*= ", "", puzzle.trace)
                 for left, right in re.findall(r"(?<!\d)(?<![-+*/] )(\d+(?: [-+*] \d+)+) = (\d+)", trace):
                     wraps = family == "ledger"  # there a single sum or difference may be written mod 1000 at once
                     self.assertIn(int(right), {eval(left), eval(left) % 1000} if wraps else {eval(left)},
@@ -243,6 +251,20 @@ class Model(unittest.TestCase):
         self.assertGreaterEqual(value("qwen2.context_length"), 16384)
         self.assertLessEqual(len(value("tokenizer.ggml.tokens")), 2048)
         self.assertTrue(20e6 <= sum(int(t.n_elements) for t in reader.tensors) <= 40e6)
+
+    def test_a_second_leg_begins_with_its_weights(self):
+        """By token text, whatever ids it had; read without gguf-py, as the machine that trains may lack it."""
+        import gguf
+        import numpy as np
+
+        tokens = gguf.GGUFReader(MODEL).fields["tokenizer.ggml.tokens"].contents()
+        expected = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(MODEL).tensors}
+        held = weights.read_for(MODEL, [*tokens[::-1], "a token that no model has"])
+        embedding = expected.pop("token_embd.weight")
+        np.testing.assert_array_equal(held.pop("token_embd.weight")[:-1], embedding[::-1])
+        self.assertEqual(held.keys(), expected.keys())
+        for name, array in expected.items():
+            np.testing.assert_array_equal(held[name], array, name)
 
     def test_the_program_reads_prompts_as_training_did(self):
         writer = stream.Writer()

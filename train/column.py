@@ -1,7 +1,8 @@
 """Column: written arithmetic, a result at a time, and everything put together at the end.
 
 A list of jobs (products, long divisions, conversions to another base) or the repeated squares of a power. Each result
-is worked out in columns and is needed once more, when all are there. The other kinds, which keep the highest and the lowest
+is worked out in columns and is needed once more, when all are there; each job says which is next, so that the sum finds the
+order where it finds the results. The other kinds, which keep the highest and the lowest
 of many results, are in extremes.py.
 """
 
@@ -10,8 +11,9 @@ from puzzle import Puzzle
 from writing import NAMES, add_mod, divide, effort, multiply
 
 KINDS = ("products", "remainders", "bases", "power")
-TOKENS_PER_JOB = {"products": 235, "remainders": 145, "bases": 360, "power": 320}  # measured, the sum's share included
+TOKENS_PER_JOB = {"products": 243, "remainders": 153, "bases": 368, "power": 320}  # measured, the sum's share included
 MOST = {"products": 70, "remainders": 110, "bases": 48, "power": 26}
+LONGEST_POWER = 1.1 * TOKENS_PER_JOB["power"] * MOST["power"]
 SUMS = 0.35  # of the puzzles
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -56,11 +58,11 @@ def _list(rng, kind, n, asked, scale):
     jobs = [JOB[kind](rng) for _ in names]
     prompt = (f"Column. {ASKED[kind]}: " + "; ".join(f"{name}: {text}" for name, (text, _) in zip(names, jobs))
               + f". {asked}Answer in \\boxed{{}}.")
-    lines, values = [], []
+    lines, values, then = [], [], [f", then {name}" for name in names[1:]] + [""]
     for i, (name, (_, work)) in enumerate(zip(names, jobs)):
         worked, value = work()
         values.append(value % 1000)
-        lines.append(f"Job {name}: {worked}. So {name} = {values[-1]}.")
+        lines.append(f"Job {name}{then[i]}: {worked}. So {name} = {values[-1]}.")
         if i > 0 and rng.random() < 0.06 * scale:
             k = rng.randrange(i)
             worked, _ = jobs[k][1]()
@@ -69,10 +71,10 @@ def _list(rng, kind, n, asked, scale):
             some = sorted(rng.sample(range(i + 1), min(i + 1, rng.randint(2, 5))))
             lines.append("So far " + ", ".join(f"{names[k]} = {values[k]}" for k in some) + ".")
     total = values[0]
-    lines.append(f"Now the sum. Add {names[0]} = {total}.")
-    for name, value in zip(names[1:], values[1:]):
+    lines.append(f"Now the sum. Add {names[0]}{then[0]}: {names[0]} = {total}.")
+    for name, after, value in zip(names[1:], then[1:], values[1:]):
         text, total = add_mod(rng, total, value)
-        lines.append(f"Add {name} = {value}. {text}.")
+        lines.append(f"Add {name}{after}: {name} = {value}. {text}.")
     lines.append(f"Done, {total}.")
     return Puzzle("column", kind, prompt, "\n".join(lines), total)
 
@@ -88,6 +90,7 @@ def _power(rng, n):
         text, half, odd = divide(rng, rest, 2)
         lines.append(f"Halve {letter}. {text}. {letter} is {'in' if bit else 'out'}.")
         rest = half
+    lines[-1] += f" Last {letter}."
     value, values = base, []
     for i, letter in enumerate(LETTERS[:n]):
         if i == 0:
@@ -112,10 +115,11 @@ def _power(rng, n):
 
 
 def make(rng, size):
-    if rng.random() >= SUMS:
-        return extremes.make(rng, size)
-    kind = rng.choice(KINDS)
-    if kind == "power" and size > 1.1 * TOKENS_PER_JOB["power"] * MOST["power"]:
+    return make_sum(rng, size, rng.choice(KINDS)) if rng.random() < SUMS else extremes.make(rng, size)
+
+
+def make_sum(rng, size, kind):
+    if kind == "power" and size > LONGEST_POWER:
         kind = "products"
     n = max(2, min(MOST[kind], round(size / TOKENS_PER_JOB[kind] * rng.uniform(0.85, 1.15))))
     return _power(rng, n) if kind == "power" else _list(rng, kind, n, *effort(rng))

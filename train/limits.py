@@ -1,14 +1,15 @@
 """Ledger with limits: a chain of values, each step held between a ceiling and a floor that are found first.
 
 Both limits are looked at after every step and never written again: of a long trace they are the oldest lines and the ones
-most often read. What is needed besides is the newest value alone, but for puzzles in which some steps use earlier values.
+most often read. What is needed besides is the newest value alone, but for puzzles in which some steps use earlier values:
+those are recalled before the steps, name by name, from where they were found.
 """
 
 from puzzle import Puzzle
 from writing import NAMES, effort
 
 MOST = 180  # definitions of one puzzle
-TOKENS = 16.0, 14.0  # of trace for a step, and for a definition besides its steps: measured
+TOKENS = 16.0, 17.0  # of trace for a step, and for a definition besides its steps: measured
 
 
 def _text(first, steps):
@@ -56,9 +57,11 @@ def _steps(rng, at, count, names, reuse):
     return steps
 
 
-def make(rng, size):
+def make(rng, size, reuse=None):
+    """reuse: the part of the steps that use an earlier value; None: in one puzzle of four, 0.04."""
     asked, scale = effort(rng)
-    reuse = rng.choice((0, 0, 0, 0.04))
+    usual = rng.choice((0, 0, 0, 0.04))
+    reuse = usual if reuse is None else reuse
     per_definition = rng.choice((1, 2, 2))
     tokens = TOKENS[1] + TOKENS[0] * (1 + 0.02 * scale) * per_definition
     n = round((size - 250) * rng.uniform(0.85, 1.15) / tokens)
@@ -77,7 +80,8 @@ def make(rng, size):
     for i in range(1, n):
         steps = _steps(rng, i, per_definition, names, reuse)
         definitions.append((names[i], names[i - 1], steps))
-        done = []
+        done, earlier = [], dict.fromkeys(operand for _, operand in steps if not operand.isdigit())
+        recall = "Recall " + ", ".join(f"{name} = {values[names.index(name)]}" for name in earlier) + ". " if earlier else ""
         for operation, operand in steps:
             x = int(operand) if operand.isdigit() else values[names.index(operand)]
             result = _apply(value, operation, x)
@@ -91,7 +95,7 @@ def make(rng, size):
             value = value if value >= floor else value + 500
             done.append(text)
         values.append(value)
-        lines.append(f"Next {names[i]} := {_text(names[i - 1], steps)}. {'; '.join(done)}, so {names[i]}.")
+        lines.append(f"Next {names[i]} := {_text(names[i - 1], steps)}. {recall}{'; '.join(done)}, {names[i]} = {value}.")
     lines.append(f"Done, {names[n - 1]} = {value}.")
 
     limits = [f"{name} := {_text(first, steps)}" for name, first, steps in ceiling_chain + floor_chain]

@@ -63,17 +63,21 @@ class Writer:
         return [i | SILENT for i in out] + self.thought(puzzles[-1])
 
 
-def _size(rng, longest):
+def _size(rng, shortest, longest):
     """Tokens of trace to aim at: as many puzzles of each order of magnitude, and a few far past what is asked for."""
     if longest >= 12000 and rng.random() < 0.015:
         return rng.uniform(12000, 15000)
-    return math.exp(rng.uniform(math.log(200), math.log(longest)))
+    return math.exp(rng.uniform(math.log(shortest), math.log(longest)))
 
 
 def pick(rng, longest):
     while True:
-        family = rng.choices(list(families.SHARE), families.SHARE.values())[0]
-        puzzle = families.MAKE[family](rng, _size(rng, longest))
+        if rng.random() < families.PRACTICE:
+            make = rng.choices(list(families.PRACTISED), families.PRACTISED.values())[0]
+            puzzle = make(rng, _size(rng, 500, longest))
+        else:
+            family = rng.choices(list(families.SHARE), families.SHARE.values())[0]
+            puzzle = families.MAKE[family](rng, _size(rng, 200, longest))
         if not is_held_out(puzzle.prompt):
             return puzzle
 

@@ -149,12 +149,13 @@ def _trace_back(frontier, tolls, start, goal):
     lines.append(f"Now back. Length {distance}.")
     while True:
         total += tolls[at]
-        line = f"Back {names[at]} at {at_distance[at]}: toll {tolls[at]}, {total - tolls[at]} + {tolls[at]} = {total}"
+        line = f"Back {names[at]} at {at_distance[at]} from {names[frontier.came[at]]}: toll {tolls[at]}, "
+        line += f"{total - tolls[at]} + {tolls[at]} = {total}"
         if at == start:
             lines.append(line + ", the start.")
             break
+        lines.append(line + ".")
         at = frontier.came[at]
-        lines.append(f"{line}, came from {names[at]}.")
     lines.append(f"Done, {total} in all.")
     return "\n".join(lines), total
 
@@ -193,9 +194,12 @@ def _ends(rng, n, names, roads, listed, asked, scale, listing):
     return Puzzle("walk", "ends", prompt, trace, answer)
 
 
-def make(rng, size):
+def make(rng, size, back=None):
+    """back: the kind, True or False; None: as the shares have it."""
+    wanted = back
     while True:
-        back = rng.random() < BACK
+        usual = rng.random() < BACK
+        back = usual if wanted is None else wanted
         asked, scale = effort(rng)
         per_town = TOKENS_PER_TOWN["back" if back else "ends"] * (1 + 0.01 * scale)
         n = max(4, min(MOST, round(size / per_town * rng.uniform(0.85, 1.15) + 2)))
