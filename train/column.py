@@ -1,15 +1,20 @@
 """Column: written arithmetic, a result at a time, and everything put together at the end.
 
 A list of jobs (products, long divisions, conversions to another base) or the repeated squares of a power. Each result
-is worked out in columns and is needed once more, when all are there.
+is worked out in columns and is needed once more, when all are there; each job says which is next, so that the sum finds the
+order where it finds the results. The other kinds, which keep the highest and the lowest
+of many results, are in extremes.py.
 """
 
+import extremes
 from puzzle import Puzzle
-from writing import NAMES, add_mod, divide, multiply
+from writing import NAMES, add_mod, divide, effort, multiply
 
 KINDS = ("products", "remainders", "bases", "power")
-TOKENS_PER_JOB = {"products": 215, "remainders": 130, "bases": 330, "power": 330}  # measured, the sum's share included
+TOKENS_PER_JOB = {"products": 243, "remainders": 153, "bases": 368, "power": 320}  # measured, the sum's share included
 MOST = {"products": 70, "remainders": 110, "bases": 48, "power": 26}
+LONGEST_POWER = 1.1 * TOKENS_PER_JOB["power"] * MOST["power"]
+SUMS = 0.35  # of the puzzles
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -48,25 +53,28 @@ ASKED = {"products": "Sum these products mod 1000", "bases": "Write these in the
 JOB = {"products": _product, "remainders": _remainder, "bases": _base}
 
 
-def _list(rng, kind, n):
+def _list(rng, kind, n, asked, scale):
     names = rng.sample(NAMES, n)
     jobs = [JOB[kind](rng) for _ in names]
     prompt = (f"Column. {ASKED[kind]}: " + "; ".join(f"{name}: {text}" for name, (text, _) in zip(names, jobs))
-              + ". Answer in \\boxed{}.")
-    lines, values = [], []
+              + f". {asked}Answer in \\boxed{{}}.")
+    lines, values, then = [], [], [f", then {name}" for name in names[1:]] + [""]
     for i, (name, (_, work)) in enumerate(zip(names, jobs)):
         worked, value = work()
         values.append(value % 1000)
-        lines.append(f"Job {name}: {worked}. So {name} = {values[-1]}.")
-        if i > 0 and rng.random() < 0.06:
+        lines.append(f"Job {name}{then[i]}: {worked}. So {name} = {values[-1]}.")
+        if i > 0 and rng.random() < 0.06 * scale:
             k = rng.randrange(i)
             worked, _ = jobs[k][1]()
             lines.append(f"Wait, check {names[k]}: {worked}. Yes, {names[k]} = {values[k]}.")
+        if i > 0 and rng.random() < 0.06 * scale:
+            some = sorted(rng.sample(range(i + 1), min(i + 1, rng.randint(2, 5))))
+            lines.append("So far " + ", ".join(f"{names[k]} = {values[k]}" for k in some) + ".")
     total = values[0]
-    lines.append(f"Now the sum. Add {names[0]} = {total}.")
-    for name, value in zip(names[1:], values[1:]):
+    lines.append(f"Now the sum. Add {names[0]}{then[0]}: {names[0]} = {total}.")
+    for name, after, value in zip(names[1:], then[1:], values[1:]):
         text, total = add_mod(rng, total, value)
-        lines.append(f"Add {name} = {value}. {text}.")
+        lines.append(f"Add {name}{after}: {name} = {value}. {text}.")
     lines.append(f"Done, {total}.")
     return Puzzle("column", kind, prompt, "\n".join(lines), total)
 
@@ -82,6 +90,7 @@ def _power(rng, n):
         text, half, odd = divide(rng, rest, 2)
         lines.append(f"Halve {letter}. {text}. {letter} is {'in' if bit else 'out'}.")
         rest = half
+    lines[-1] += f" Last {letter}."
     value, values = base, []
     for i, letter in enumerate(LETTERS[:n]):
         if i == 0:
@@ -106,8 +115,11 @@ def _power(rng, n):
 
 
 def make(rng, size):
-    kind = rng.choice(KINDS)
-    if kind == "power" and size > 1.1 * TOKENS_PER_JOB["power"] * MOST["power"]:
+    return make_sum(rng, size, rng.choice(KINDS)) if rng.random() < SUMS else extremes.make(rng, size)
+
+
+def make_sum(rng, size, kind):
+    if kind == "power" and size > LONGEST_POWER:
         kind = "products"
     n = max(2, min(MOST[kind], round(size / TOKENS_PER_JOB[kind] * rng.uniform(0.85, 1.15))))
-    return _power(rng, n) if kind == "power" else _list(rng, kind, n)
+    return _power(rng, n) if kind == "power" else _list(rng, kind, n, *effort(rng))

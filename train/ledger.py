@@ -1,16 +1,19 @@
 """Ledger: definitions in shuffled order, one value asked, all numbers mod 1000.
 
-The trace starts from the question again and again: it goes down through the first operand that is still open until it
-meets a definition whose operands are all known, works that out, and returns to the question. So what to do next follows
-from the prompt and from which values are known; the values themselves are what must be remembered, and many are used
-again thousands of tokens after they were found.
+In a tree of definitions the trace starts from the question again and again: it goes down through the first operand that is
+still open until it meets a definition whose operands are all known, works that out, and returns to the question. Known
+operands are said with their values on the way down. So what to do next follows from the prompt and from which values are
+known; the values themselves are what must be remembered, and many are used again thousands of tokens after they were said.
+The other kind, a chain between limits, is in limits.py.
 """
 
+import limits
 from puzzle import Puzzle
-from writing import NAMES, add_mod, multiply, subtract, times
+from writing import NAMES, add_mod, effort, multiply, subtract, times
 
 MOST = 96  # definitions of one puzzle
 DEPTH = 8
+TREES = 0.35  # of the puzzles
 
 
 def _shape(rng, n):
@@ -78,8 +81,13 @@ def _recall(names, definition, values):
     return "Recall " + ", ".join(f"{names[k]} = {values[k]}" for k in definition[1]) + ". "
 
 
-def _trace(rng, names, definitions, n):
+def _trace(rng, names, definitions, n, scale):
+    """scale: how often is checked and recalled, 1 being usual."""
     values, found, lines = {}, [], []
+
+    def waiting():
+        """Values that a definition still to be worked out needs."""
+        return [i for i in found if any(i in definitions[k][1] for k in range(n) if k not in values)]
 
     def check(i):
         text, value = _work(rng, definitions[i], values)
@@ -94,7 +102,7 @@ def _trace(rng, names, definitions, n):
             line = f"See {names[at]} := {definition[3]}."
             open_operand = next((k for k in definition[1] if k not in values), None)
             for k in definition[1]:
-                line += f" {names[k]} {'open' if k == open_operand else 'known'}."
+                line += f" {names[k]} open." if k == open_operand else f" {names[k]} {values[k]}."
                 if k == open_operand:
                     break
             if open_operand is None:
@@ -107,22 +115,28 @@ def _trace(rng, names, definitions, n):
             at = open_operand
         if definition[1]:
             text, values[at] = _work(rng, definition, values)
-            lines.append(f"{line} {_recall(names, definition, values)}{text}. So {names[at]} = {values[at]}.")
+            lines.append(f"{line} {text}. So {names[at]} = {values[at]}.")
         else:
             values[at] = definition[2][1]
             lines.append(f"{line} So {names[at]} = {values[at]}.")
         if definition[1]:
             found.append(at)
-            if at != 0 and rng.random() < 0.03:
+            if at != 0 and rng.random() < 0.02 * scale:
                 check(at)
-            if at != 0 and len(found) > 4 and rng.random() < 0.08:
+            if at != 0 and len(found) > 4 and rng.random() < 0.05 * scale:
                 check(rng.choice(found))
+            if at != 0 and rng.random() < 0.06 * scale:
+                some = waiting()
+                some = rng.sample(some, min(len(some), rng.randint(2, 5)))
+                if some:
+                    lines.append("Still to use: " + ", ".join(f"{names[i]} = {values[i]}" for i in some) + ".")
     lines.append(f"Done, {names[0]} = {values[0]}.")
     return "\n".join(lines), values[0]
 
 
-def make(rng, size):
-    n = max(3, min(MOST, round((size / 70 * rng.uniform(0.85, 1.15)) ** 0.8)))  # tokens, measured: 70 n^1.25
+def _tree(rng, size):
+    asked, scale = effort(rng)
+    n = max(3, min(MOST, round((size / (64 + 6 * scale) * rng.uniform(0.85, 1.15)) ** 0.8)))  # tokens, measured: 70 n^1.25
     extra = round(n * rng.uniform(0.05, 0.2))  # definitions that the question does not need
     names = rng.sample(NAMES, n + extra)
     operands = _shape(rng, n) + [rng.sample(range(n), rng.choice((0, 1, 2))) for _ in range(extra)]
@@ -130,6 +144,10 @@ def make(rng, size):
     order = list(range(n + extra))
     rng.shuffle(order)
     listed = "; ".join(f"{names[i]} := {definitions[i][3]}" for i in order)
-    prompt = f"Ledger mod 1000. {listed}. Find {names[0]}. Answer in \\boxed{{}}."
-    trace, answer = _trace(rng, names, definitions, n)
-    return Puzzle("ledger", "ledger", prompt, trace, answer)
+    prompt = f"Ledger mod 1000. {listed}. Find {names[0]}. {asked}Answer in \\boxed{{}}."
+    trace, answer = _trace(rng, names, definitions, n, scale)
+    return Puzzle("ledger", "tree", prompt, trace, answer)
+
+
+def make(rng, size):
+    return _tree(rng, size) if rng.random() < TREES else limits.make(rng, size)

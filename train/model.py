@@ -18,7 +18,7 @@ class Shape:
     kv_heads: int = 2
     head: int = 64
     inner: int = 1536
-    vocabulary: int = 832
+    vocabulary: int = 1024
     rope_base: float = 1e6
     epsilon: float = 1e-6
 

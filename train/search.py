@@ -1,16 +1,19 @@
 """Search: put operations between given numbers so that the result comes as near to a target as can be.
 
-The ways are tried in order; a way that leaves the whole numbers from 0 to 999 is dead at the step where it does. What must
-be remembered is the nearest result so far: it is looked at after every try but written only when it changes.
+The ways are tried in order, all last steps of one beginning together; a beginning that leaves the whole numbers from 0 to
+999 is dead at the step where it does. What must be remembered is the nearest result so far: it is looked at after every
+result but written only when it changes, in most puzzles for the last time in the first half.
 """
 
 import itertools
 
 from puzzle import Puzzle
+from writing import effort
 
-# Numbers after the first, operations, tokens of trace per way that is tried: measured.
-SIZES = [(2, "+-*", 270), (2, "+-*/", 330), (3, "+-*", 950), (3, "+-*/", 1600), (4, "+-*", 3500), (4, "+-*/", 7600),
-         (5, "+-*", 12500)]
+# Numbers after the first, operations, tokens of trace if all ways are tried: measured.
+SIZES = [(2, "+-*", 210), (2, "+-*/", 270), (3, "+-*", 620), (3, "+-*/", 1000), (4, "+-*", 1950), (4, "+-*/", 4000),
+         (5, "+-*", 6300), (5, "+-*/", 16000)]
+EARLY = 0.65  # of the puzzles find the nearest result in the first half
 
 
 def _apply(a, operation, b):
@@ -20,70 +23,101 @@ def _apply(a, operation, b):
     return a + b if operation == "+" else a - b if operation == "-" else a * b
 
 
-def _ways(numbers, operations):
-    """Each way that is tried: (operations, steps [(a, op, b, result)], dead). Skips what a dead step rules out."""
-    ways, dead = [], None
-    for way in itertools.product(operations, repeat=len(numbers) - 1):
+def _is_dead(result):
+    return result is None or not 0 <= result <= 999
+
+
+def _say(a, operation, b, result):
+    if not _is_dead(result):
+        return f"{a} {operation} {b} = {result}"
+    return f"{a} {operation} {b} " + ("not whole" if result is None else "below 0" if result < 0 else "above 999")
+
+
+def _beginnings(numbers, operations):
+    """All steps but the last, in order: [(operations, text, value or None if dead)]. Skips what a dead step rules out."""
+    out, dead = [], None
+    for way in itertools.product(operations, repeat=len(numbers) - 2):
         if dead and way[: len(dead)] == dead:
             continue
-        value, steps, dead = numbers[0], [], None
+        value, said, dead = numbers[0], [], None
         for i, operation in enumerate(way):
             result = _apply(value, operation, numbers[i + 1])
-            steps.append((value, operation, numbers[i + 1], result))
-            if result is None or not 0 <= result <= 999:
-                dead = way[: i + 1]
-                break
+            said.append(_say(value, operation, numbers[i + 1], result))
             value = result
-        ways.append((way, steps, dead is not None))
-    return ways
+            if _is_dead(result):
+                value, dead = None, way[: i + 1]
+                break
+        out.append((way, ", ".join(said), value))
+    return out
 
 
-def _trace(ways, target):
+def _results(beginnings, operations, last):
+    """Every result in the order of the trace."""
+    results = [_apply(value, o, last) for _, _, value in beginnings if value is not None for o in operations]
+    return [r for r in results if not _is_dead(r)]
+
+
+def _trace(rng, beginnings, operations, last, target, scale):
     lines, best = [], None
-    for way, steps, dead in ways:
-        line = f"Try {' '.join(way)}. "
-        done = [f"{a} {o} {b} = {r}" for a, o, b, r in steps if r is not None and 0 <= r <= 999]
-        if dead:
-            a, o, b, r = steps[-1]
-            why = "not whole" if r is None else "below 0" if r < 0 else "above 999"
-            lines.append(line + ", ".join(done + [f"{a} {o} {b} {why}"]) + ". Dead.")
+    for way, said, value in beginnings:
+        if value is None:
+            lines.append(f"Try {' '.join(way)}. {said}. Dead.")
             continue
-        before, result = steps[-1][0], steps[-1][3]
-        off = abs(target - result)
-        line += ", ".join(done) + f". Off {max(target, result)} - {min(target, result)} = {off}. "
-        if best is None or off < best[0]:
-            best = (off, before)
-            line += f"{'First' if len(lines) == 0 else 'Better'}, best now {off} with {before}."
-        else:
-            line += "Worse, back."
-        lines.append(line)
-        if off == 0:
-            lines.append("That is it.")
+        for operation in operations:
+            result = _apply(value, operation, last)
+            line = f"Try {' '.join(way)} {operation}. "
+            if operation == operations[0]:  # the others continue from the same value
+                line += said + ", "
+            line += _say(value, operation, last, result)
+            if _is_dead(result):
+                lines.append(line + ". Dead.")
+                continue
+            if rng.random() < 0.03 * scale:
+                line += f", check {value} {operation} {last} = {result}, yes"
+            off = abs(target - result)
+            line += f". Off {max(target, result)} - {min(target, result)} = {off}. "
+            if best is None or off < best[0]:
+                line += f"{'First' if best is None else 'Better'}, best now {off} with {value}."
+                best = (off, value)
+            else:
+                line += "Worse."
+            lines.append(line)
+            if off == 0:
+                lines.append("That is it.")
+                return "\n".join(lines + [f"Done, best {best[0]} with {best[1]}."]), best[1]
+    return "\n".join(lines + [f"Done, best {best[0]} with {best[1]}."]), best[1]
+
+
+def _target(rng, results, share):
+    """A target, and how many results are tried for it; share: None, or the part of all ways that shall be tried."""
+    if share is not None:
+        return results[min(len(results) - 1, int(len(results) * share))]
+    early = rng.random() < EARLY
+    for _ in range(20):
+        target = rng.randint(1, 999) if rng.random() < 0.5 else rng.randint(1, 150)
+        off = [abs(target - r) for r in results]
+        if min(off) > 0 and (not early or off.index(min(off)) < 0.5 * len(off)):
             break
-    if best is None:
-        return None, None
-    lines.append(f"Done, best {best[0]} with {best[1]}.")
-    return "\n".join(lines), best[1]
+    return target
 
 
 def make(rng, size):
-    fitting = [s for s in SIZES if s[2] >= 0.75 * size] or SIZES[-1:]
-    count, operations, full = fitting[0] if rng.random() < 0.7 else rng.choice(fitting[:2])
+    asked, scale = effort(rng)
+    fitting = [s for s in SIZES if s[2] >= 0.7 * size] or SIZES[-1:]
     while True:
+        count, operations, full = fitting[0] if rng.random() < 0.7 else rng.choice(fitting[:2])
         numbers = [rng.randint(2, 30)] + [rng.randint(2, 9) for _ in range(count)]
-        ways = _ways(numbers, operations)
-        alive = [i for i, (_, _, dead) in enumerate(ways) if not dead]
-        if not alive:
+        beginnings = _beginnings(numbers, operations)
+        results = _results(beginnings, operations, numbers[-1])
+        if not results:
             continue
-        if full > 1.3 * size or rng.random() < 0.3:  # ends early: the target is what some way reaches
-            i = alive[min(len(alive) - 1, int(len(alive) * size / full * rng.uniform(0.85, 1.15)))]
-            target = ways[i][1][-1][3]
-        else:
-            target = rng.randint(1, 999) if rng.random() < 0.6 else rng.randint(1, 150)
-        trace, answer = _trace(ways, target)
+        short = full > 1.3 * size  # ends early, at a way that hits the target
+        share = size / full * rng.uniform(0.85, 1.15) if short or rng.random() < 0.15 else None
+        target = _target(rng, results, share)
+        trace, answer = _trace(rng, beginnings, operations, numbers[-1], target, scale)
         listed = ", ".join(map(str, numbers[1:]))
         allowed = ", ".join(operations)
         prompt = (f"Search. Start with {numbers[0]}, then use {listed} in this order, each with one of {allowed}. All results "
-                  f"must be whole, from 0 to 999. Come as near to {target} as you can, the first such way counts. Answer with "
-                  f"the number before its last step in \\boxed{{}}.")
-        return Puzzle("search", f"search{count}", prompt, trace, answer)
+                  f"must be whole, from 0 to 999. Come as near to {target} as you can, the first such way counts. {asked}"
+                  f"Answer with the number before its last step in \\boxed{{}}.")
+        return Puzzle("search", "search", prompt, trace, answer)

@@ -20,7 +20,7 @@ ROW = 65536  # tokens of a batch
 LONGEST = 16384  # tokens of a conversation: the positions that the model is trained on
 MOST = 128  # conversations in a batch; attention launches work for so many at full length, used or not
 SILENT = 0x8000  # flag on a token that the model is not taught to write
-GROUPS = [*families.MAKE, "session"]  # what the training log tells apart
+GROUPS = [*families.KINDS, "session"]  # what the training log tells apart
 
 _MARKED = re.compile(f"{SLIP}([^{SLIP_END}]*){SLIP_END}")
 
@@ -63,17 +63,21 @@ class Writer:
         return [i | SILENT for i in out] + self.thought(puzzles[-1])
 
 
-def _size(rng, longest):
+def _size(rng, shortest, longest):
     """Tokens of trace to aim at: as many puzzles of each order of magnitude, and a few far past what is asked for."""
     if longest >= 12000 and rng.random() < 0.015:
         return rng.uniform(12000, 15000)
-    return math.exp(rng.uniform(math.log(200), math.log(longest)))
+    return math.exp(rng.uniform(math.log(shortest), math.log(longest)))
 
 
 def pick(rng, longest):
     while True:
-        family = rng.choices(list(families.SHARE), families.SHARE.values())[0]
-        puzzle = families.MAKE[family](rng, _size(rng, longest))
+        if rng.random() < families.PRACTICE:
+            make = rng.choices(list(families.PRACTISED), families.PRACTISED.values())[0]
+            puzzle = make(rng, _size(rng, 500, longest))
+        else:
+            family = rng.choices(list(families.SHARE), families.SHARE.values())[0]
+            puzzle = families.MAKE[family](rng, _size(rng, 200, longest))
         if not is_held_out(puzzle.prompt):
             return puzzle
 
@@ -87,7 +91,7 @@ def conversations(seed, longest):
             pick(rng, longest.value)]
         tokens = writer.conversation(puzzles)
         if len(tokens) <= LONGEST:
-            yield GROUPS.index("session" if session else puzzles[0].family), tokens
+            yield GROUPS.index("session" if session else puzzles[0].kind), tokens
 
 
 def batches(seed, longest):

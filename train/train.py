@@ -2,7 +2,8 @@
 
 Matrices by Muon (Jordan et al. 2024: momentum whose update is made orthogonal by a Newton-Schulz iteration), the rest by
 AdamW. The rate is constant after a short warm-up and falls linearly over the last part. Puzzles grow with the curriculum.
-Writes DIR/pebble.npz (f16) at the end and every few minutes, and DIR/log.json.
+Writes DIR/pebble.npz (f16) at the end and every few minutes, and DIR/log.json. --resume MODEL.gguf is a further leg: it begins
+with the weights of an earlier one, but with an optimizer that has seen nothing.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 import stream
+import weights
 from model import Pebble, Shape, rope_tables
 from vocabulary import Vocabulary
 
@@ -94,10 +96,11 @@ def save(net, path):
 
 def describe(step, tokens, seconds, counts, loss, rate, limit):
     n, wrong, numeric, wrong_numeric = counts
-    groups = "  ".join(f"{name} {w / max(1, k):.2e}/{wd / max(1, kd):.2e}" for name, k, w, kd, wd in
-                       zip(stream.GROUPS, n, wrong, numeric, wrong_numeric))
-    return (f"{step:6d} {seconds:5.0f} s {tokens / 1e6:6.1f} Mtok {tokens / max(1e-9, seconds) / 1e6:.2f} Mtok/s to {limit:5.0f} "
-            f"rate {rate:.1e} loss {loss:.4f}  wrong/digits: {groups}")
+    groups = " ".join(f"{name} {1e4 * w / max(1, k):.1f}/{1e4 * wd / max(1, kd):.2f}" for name, k, w, kd, wd in
+                      zip(stream.GROUPS, n, wrong, numeric, wrong_numeric))
+    return (f"{step:6d} {seconds:4.0f} s {tokens / 1e6:5.1f} Mtok {tokens / max(1e-9, seconds) / 1e6:.2f} Mtok/s to {limit:5.0f} "
+            f"rate {rate:.1e} loss {loss:.4f} digits {1e4 * sum(wrong_numeric) / max(1, sum(numeric)):.2f}  "
+            f"wrong/digits in 10000: {groups}")
 
 
 def main():
@@ -109,7 +112,7 @@ def main():
     parser.add_argument("--grow", type=float, default=0.25, help="part of the time in which the puzzles grow")
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--begin", help="weights to begin with, in place of random ones")
+    parser.add_argument("--resume", help="a GGUF file of weights to begin with, in place of random ones")
     parser.add_argument("--save-every", type=float, default=4, help="minutes")
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
@@ -125,10 +128,9 @@ def main():
     digits = torch.tensor([t.lstrip("Ġ").isdigit() and t.isascii() or t[:1] == "Ġ" and t[1:].isdigit()
                            for t in vocabulary.tokens], device=device)
     net = Pebble(shape).to(device)
-    if options.begin:
-        with np.load(options.begin) as held, torch.no_grad():
-            for name, p in net.named_parameters():
-                p.copy_(torch.from_numpy(held[name]))
+    if options.resume:
+        held = weights.read_for(options.resume, vocabulary.tokens)
+        net.load_state_dict({name: torch.from_numpy(held[name]) for name in net.state_dict()})
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters", flush=True)
 
     matrices = [p for name, p in net.named_parameters() if p.dim() == 2 and "embd" not in name]
@@ -176,7 +178,7 @@ def main():
             tokens = (step - 3) * stream.ROW
             c, mean = counts.tolist(), (losses / since).item()
             log.append({"step": step, "seconds": seconds, "tokens": tokens, "loss": mean, "counts": c, "waited": waited})
-            if step % 300 == 0 or not cuda or step < 300:
+            if step % 500 == 0 or not cuda or step < 300:
                 print(describe(step, tokens, seconds, c, mean, rate, limit.value) + f"  waited {waited:.0f} s", flush=True)
             counts.zero_()
             losses.zero_()

@@ -11,7 +11,7 @@ import families
 from writing import NAMES, SLIP, SLIP_END
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
-SIZE = 832
+SIZE = 1024
 # GPT-2's expression for ASCII text, all that puzzles are written in.
 PIECE = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+")
 CHAT_WORDS = ["user", "system", "assistant", "\n", "\n\n", "The", " answer", " is", " \\", "boxed", "{", "}.", " {}", "{}."]

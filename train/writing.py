@@ -12,10 +12,18 @@ SLIP_RATE = 0.004  # of the digits that are worked out
 _CONSONANTS, _VOWELS, _ENDS = "bdfgklmnprstvz", "aeiou", "bknrst"
 NAMES = [a + v + b for a in _CONSONANTS for v in _VOWELS for b in _ENDS]
 random.Random(1).shuffle(NAMES)
-del NAMES[192:]
-for _word in ("tab", "not", "set", "get", "put", "ban", "bus", "mab", "nor", "for", "let"):  # words of the traces
+del NAMES[256:]
+for _word in ("tab", "not", "set", "get", "put", "ban", "bus", "mab", "nor", "for", "let", "new", "low", "end"):  # words of the traces
     if _word in NAMES:
         NAMES.remove(_word)
+
+
+EFFORTS = {"Do not check. ": 0.0, "": 1.0, "Check often. ": 3.0}  # what a prompt asks for, and how often then is checked
+
+
+def effort(rng):
+    """(the words of the prompt, a factor on the rates of checks and recaps)."""
+    return rng.choices(list(EFFORTS.items()), (1, 2, 1))[0]
 
 
 def _step(rng, before, value, digit, carry, word):
