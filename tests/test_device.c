@@ -1,10 +1,15 @@
 // The engine on a GPU against a transformer in double precision that rounds where the GPU does (reference.h), and
 // against the engine on the CPU: the same model, the same tokens. Exits with 77 where no GPU is.
 //
-// Differences are in units of the logits' standard deviation. The first comparison is the tight one: what is left are
-// sums in f32 and softmax weights of 16 bits, and, where a sum ends near the middle between two numbers of 16 bits, a
-// rounding to the other one. The second says what rounding activations to 16 bits means beside a CPU that does not: as
-// much as it means between the two references, with and without, that the test has at hand.
+// Differences are in units of the logits' standard deviation. What the GPU does otherwise than the reference are sums
+// in f32, angles in f32 and softmax weights of 16 bits; where that moves a value across the middle between two numbers
+// of 16 bits it is rounded to the other one, and a few such values decide those of the layers behind anew. So
+//
+//     the first token       attends to itself with weight 1: a rounding here and there differs, which bounds it tightly
+//     the others            are one of many equally good roundings of the same arithmetic: two of those differ by
+//     sqrt(2)
+//                           of what rounding does, which the test measures: the reference with and without it
+//     against the CPU       that, and the CPU's own rounding of activations to 8 bits where weights are quantised
 #include "t.h"
 
 #include <math.h>
@@ -127,7 +132,7 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
     const bool has_reference = !spec->rope_scaling || strcmp(spec->rope_scaling, "yarn") != 0;
     pith_model *model = tiny_model_open(spec);
     assert_non_null(model);
-    bound to_reference = {0}, to_cpu = {0}, rounding = {0};
+    bound first = {0}, to_reference = {0}, to_cpu = {0}, rounding = {0};
     if (has_reference) {
         const reference_rounding as_gpu = {.cache = kv == PITH_KV_BF16 ? REF_BF16 : REF_F16,
                                            .activations = spec->type == GGML_TYPE_F16 ? REF_F16 : REF_BF16,
@@ -144,22 +149,19 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
         forced_logits(&a, prompts[i], cpu);
         forced_logits(&b, prompts[i], gpu);
         to_cpu = larger(to_cpu, compare(gpu, cpu, n));
+        if (has_reference && prompts[i] == 1) first = compare(gpu, near, 1);
         if (has_reference) to_reference = larger(to_reference, compare(gpu, near + (prompts[i] - 1) * N_VOCAB, n));
     }
     pith_engine_free(a.engine);
     pith_engine_free(b.engine);
     pith_model_free(model);
-    print_message(
-        "%-6s %-8s %-14s to the reference: max %.1e rms %.1e  to the CPU: max %.1e rms %.1e  rounding itself: "
-        "max %.1e rms %.1e\n",
-        spec->arch, ggml_type_name(spec->type), what, to_reference.max, to_reference.rms, to_cpu.max, to_cpu.rms,
-        rounding.max, rounding.rms);
-    const bound tight = {6e-2, 6e-3};
-    if (has_reference) assert_true(to_reference.max <= tight.max && to_reference.rms <= tight.rms);
-    // The CPU rounds activations to 8 bits where weights are quantised: 2^-8 of the largest in a block, five times as
-    // much as bf16 does on the average.
-    const double cpu_too = ggml_is_quantized(spec->type) ? 4 : 1.5;
-    if (has_reference) assert_true(to_cpu.rms <= cpu_too * rounding.rms);
+    print_message("%-6s %-8s %-14s rms to the reference: first %.1e others %.1e  to the CPU: %.1e  rounding: %.1e\n",
+                  spec->arch, ggml_type_name(spec->type), what, first.rms, to_reference.rms, to_cpu.rms, rounding.rms);
+    if (!has_reference) return;
+    assert_true(first.rms <= 1e-3);
+    assert_true(to_reference.rms <= sqrt(2) * rounding.rms);
+    // The 8 bits are 2^-8 of the largest activation in a block: some four times bf16's error on the average.
+    assert_true(to_cpu.rms <= (ggml_is_quantized(spec->type) ? 4 : sqrt(2)) * rounding.rms);
 }
 
 static void every_architecture_and_type(void **state) {
