@@ -498,16 +498,21 @@ class BadInput(Shared):
         self.refused(405, "another method", None, TEXT, "DELETE")
 
     def test_what_is_no_http(self):
+        # The end of a request that never was one may pass libmicrohttpd unseen when it comes together with its last bytes:
+        # then the connection ends with its time.
+        server = Server(MODEL, *self.args, "--timeout", "1")
         for data in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\0" * 100, b"POST / HTTP/9.9\r\n\r\n",
                      b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: abc\r\n\r\n" % TEXT.encode(),
                      b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n" % TEXT.encode()):
-            with socket.create_connection((self.server.host, self.server.port), timeout=DEADLINE) as s:
+            with socket.create_connection((server.host, server.port), timeout=DEADLINE) as s:
                 s.sendall(data)
                 s.shutdown(socket.SHUT_WR)
                 reply = s.recv(1000)
                 self.assertTrue(not reply or reply.startswith(b"HTTP/1.1 4") or reply.startswith(b"HTTP/1.0 4") or
                                 reply.startswith(b"HTTP/1.1 5"), reply)
-        self.assertEqual(self.server.ask("GET", "/health").status, 200)
+        self.assertEqual(server.ask("GET", "/health").status, 200)
+        code, err = server.stop()
+        self.assertEqual(code, 0, err)
 
     def test_usage(self):
         for part, args in {"--model": (), "unknown option": ("-m", MODEL, "--bogus"), "0 to 65535": ("-m", MODEL, "--port", "70000"),
