@@ -157,8 +157,8 @@ typedef struct pith_engine_params {
     const char *device; // "cpu", "cuda" or "cuda:N" (the N-th GPU, from 0); NULL means "cpu"
     uint32_t n_threads; // at most; 0: as many as affinity and cgroup allow. On a GPU: for loading weights
     pith_kv_type kv_type;
-    uint64_t kv_budget_bytes;     // the page pool's size, 0: half of the memory that is available; never more than
-                                  // `max_sequences` full contexts need
+    uint64_t kv_budget_bytes;     // the page pool's size, 0: half of the memory that is available, on a GPU what the
+                                  // weights leave; never more than `max_sequences` full contexts need
     uint32_t n_ctx;               // most tokens of one sequence, 0: the model's
     uint32_t max_sequences;       // most sequences alive at once, >= 1
     uint32_t chunk;               // prefill chunk in tokens, a multiple of 64; 0: the default, 256
