@@ -39,11 +39,12 @@ static tiny_spec spec_of(const char *arch, enum ggml_type type) {
     return s;
 }
 
-static void open_engine(rig *r, pith_model *model, const char *where, pith_kv_type kv) {
+static void open_engine(rig *r, pith_model *model, const char *where, pith_kv_type kv, bool serves) {
     pith_error err = {0};
     pith_engine_params p;
     pith_engine_params_init(&p);
     p.device = where, p.kv_type = kv, p.chunk = CHUNK, p.n_ctx = 1024, p.max_sequences = MOST_SEQS;
+    p.spread_compressions = p.share_prefixes = serves;
     *r = (rig){.model = model};
     if (pith_engine_new(model, &p, &r->engine, &err) != PITH_OK) fail_msg("%s", err.msg);
 }
@@ -142,8 +143,8 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
         rounding = compare(near, exact, N_TOKENS - 1);
     }
     rig a, b;
-    open_engine(&a, model, "cpu", PITH_KV_F32);
-    open_engine(&b, model, device, kv);
+    open_engine(&a, model, "cpu", PITH_KV_F32, false);
+    open_engine(&b, model, device, kv, false);
     for (size_t i = 0; i < T_COUNT(prompts); i++) {
         const uint32_t n = N_TOKENS - prompts[i];
         forced_logits(&a, prompts[i], cpu);
@@ -194,11 +195,12 @@ static void other_models(void **state) {
     check_model(&s, "heads of 128", PITH_KV_BF16);
 }
 
-// Tokens drawn by five sequences of different lengths, policies and ages are those that each draws alone, and the same
-// again in a second run.
+// Tokens drawn by five sequences of different lengths, policies and ages are those that each draws alone, the same
+// again in a second run, and in a third as a server has them: compressions wait for one another, beginnings are shared.
 static void neighbours_change_nothing(void **state) {
     (void)state;
-    static const char *const policies[MOST_SEQS] = {"full", "rpc:p=32,r=8,c=4", "rpc:p=64,r=16,c=2,agg=head",
+    // The second and the fourth fall due in the same steps: two tokens more, and a start two steps earlier.
+    static const char *const policies[MOST_SEQS] = {"full", "rpc:p=32,r=10,c=4", "rpc:p=64,r=16,c=2,agg=head",
                                                     "window:p=32,r=8,c=4", "random:p=48,r=8,c=3"};
     static const uint32_t n_prompts[MOST_SEQS] = {3, 130, 64, 17, 200};
     enum { NEW = 220 };
@@ -206,9 +208,9 @@ static void neighbours_change_nothing(void **state) {
     const tiny_spec spec = spec_of("qwen2", GGML_TYPE_Q8_0);
     pith_model *model = tiny_model_open(&spec);
     assert_non_null(model);
-    for (int run = -1; run < 2; run++) { // first each by itself
+    for (int run = -1; run < 3; run++) { // first each by itself
         rig r;
-        open_engine(&r, model, device, PITH_KV_AUTO);
+        open_engine(&r, model, device, PITH_KV_AUTO, run == 2);
         for (uint32_t from = 0; from < MOST_SEQS; from += run < 0 ? 1 : MOST_SEQS) {
             const uint32_t n = run < 0 ? 1 : MOST_SEQS;
             for (uint32_t i = 0; i < n; i++) {
@@ -267,7 +269,7 @@ static void compressions_keep_what_the_cpu_keeps(void **state) {
     for (size_t p = 0; p < T_COUNT(policies); p++) {
         for (int gpu = 0; gpu < 2; gpu++) {
             rig r;
-            open_engine(&r, model, gpu ? device : "cpu", PITH_KV_F16);
+            open_engine(&r, model, gpu ? device : "cpu", PITH_KV_F16, false);
             seen[gpu] = (kept){0};
             pith_engine_on_compress(r.engine, note, &seen[gpu]);
             add_sequence(&r, 0, policies[p], 20, 120);

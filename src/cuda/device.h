@@ -15,7 +15,7 @@
 #include "cuda/product.h"
 
 enum {
-    INPUT_BLOCKS = 2,              // pinned copies of a step's inputs: one is filled while the other is on its way
+    INPUT_BLOCKS = 2, // pinned copies of a step's inputs: one is filled while the other is on its way
     MAIL_SEGMENTS = 4,
     UPDATES = 4096,                // page list entries that one copy carries
     WORKSPACE_BYTES = 32 << 20,    // of cuBLASLt, as NVIDIA advises for Hopper
@@ -27,7 +27,6 @@ enum {
 struct pith_table {
     struct pith_cuda *cuda;
     uint32_t slot;
-    uint32_t cap_pages; // entries per lane that mean anything
 };
 
 typedef struct pith_update { // of a page list
@@ -66,7 +65,6 @@ typedef struct pith_cuda {
 
     // Weights.
     pith_device_weight *weights;
-    uint64_t weight_bytes;
     uint64_t converted_bytes, converted_from; // of tensors that became bf16, and what they take in the file
     uint32_t n_converted;
     uint8_t *staging[3]; // host memory through which weights pass while they are loaded
@@ -78,8 +76,8 @@ typedef struct pith_cuda {
     pith_page_id *host_lists; // the same on the host
     int32_t *first;           // device (max_sequences, n_lanes): where a lane begins in the lists
     uint32_t cap_pages;
-    bool *slot_taken;         // (max_sequences)
-    pith_update *updates;     // (UPDATES): the first n_updates wait, with .at alone
+    bool *slot_taken;     // (max_sequences)
+    pith_update *updates; // (UPDATES): the first n_updates wait, with .at alone
     uint32_t n_updates;
 
     // Small things on their way to the device: mail.c. Two rings, pinned and device memory, of MAIL_SEGMENTS segments.
@@ -88,11 +86,12 @@ typedef struct pith_cuda {
     size_t mail_segment_bytes, mail_at;   // the latter in its segment
     uint32_t mail_segment;
 
-    // Inputs of a step, in pinned memory: replay.c.
+    // Inputs of a step, in pinned memory: replay.c. Both copies begin with the tables.
     uint8_t *inputs[INPUT_BLOCKS];
     cudaEvent_t copied[INPUT_BLOCKS];
     size_t input_bytes;
     uint32_t next_input;
+    uint8_t *tables; // (pith_cuda_tables().end) what was last said of each sequence, also of those that sit a step out
 
     // Values of all plans, which run one at a time.
     uint8_t *values;
@@ -105,23 +104,22 @@ typedef struct pith_cuda {
 
     // Logits and draws.
     pith_logits_block *logits;
-    pith_draw *draws;  // pinned (n_draws)
-    int32_t *drawn;    // pinned (n_draws)
-    int32_t *ids;      // device (n_draws)
+    pith_draw *draws; // pinned (max_sequences)
+    int32_t *drawn;   // pinned (max_sequences)
+    int32_t *ids;     // device (max_sequences)
     void *sample_scratch;
-    uint32_t n_draws, n_vocab;
 
     // Compression: compress.c.
     uint32_t event_n, event_slots;
     void *event_memory;
-    uint32_t *event_rows;      // (n_layers, G, event_n)
-    uint32_t *event_keep;      // (n_layers, G, event_n)
-    float *event_mass;         // (n_layers, H, event_n); then, as integers, the rows that stay
-    float *event_score[2];     // (n_layers, G, event_n) each: aggregated, pooled
-    void *mass_scratch;        // (mass_layers layers)
+    uint32_t *event_rows;  // (n_layers, G, event_n)
+    uint32_t *event_keep;  // (n_layers, G, event_n)
+    float *event_mass;     // (n_layers, H, event_n); then, as integers, the rows that stay
+    float *event_score[2]; // (n_layers, G, event_n) each: aggregated, pooled
+    void *mass_scratch;    // (mass_layers layers)
     uint32_t mass_layers;
     size_t event_mass_bytes;
-    int32_t *positions;        // device (max_rows)
+    int32_t *positions; // device (max_rows)
 } pith_cuda;
 
 // device.c
@@ -146,14 +144,13 @@ static inline size_t pith_cuda_window_floats(const pith_geometry *geo, uint32_t 
     return (size_t)geo->n_layers * cap * geo->n_heads * geo->head_dim;
 }
 
-// weights.c: the device's copy, made when it is first asked for; NULL with *err filled. `halves`: an F16 matrix may stay
-// F16, since everything that multiplies the same activations is F16.
+// weights.c: the device's copy, made when it is first asked for; NULL with *err filled. `halves`: an F16 matrix may
+// stay F16, since everything that multiplies the same activations is F16.
 const pith_device_weight *pith_cuda_load_matrix(pith_cuda *, const pith_weight *, const pith_weight *pair, bool halves,
-                                           pith_error *);
+                                                pith_error *);
 const float *pith_cuda_load_vector(pith_cuda *, const pith_weight *, pith_error *);
-void pith_cuda_free_weights(pith_cuda *);
 bool pith_cuda_pairs(const pith_weight *gate, const pith_weight *up); // can they be packed as a pair?
-void pith_cuda_free_staging(pith_cuda *); // when a plan has its weights
+void pith_cuda_free_staging(pith_cuda *);                             // when a plan has its weights
 void pith_cuda_free_weights(pith_cuda *);
 // Row `id` of an embedding table in f32, on the host: out (ne[0]). scratch: bytes of a row, for a table without data.
 void pith_cuda_embed_row(const pith_weight *table, int32_t id, uint8_t *scratch, float *out);

@@ -1,5 +1,5 @@
-// Replay: a step's inputs go to the device in one piece, then the plan's launches run, for a decode step as one captured
-// graph.
+// Replay: a step's inputs go to the device in one piece, then the plan's launches run, for a decode step as one
+// captured graph.
 #include <string.h>
 
 #include "base/mem.h"
@@ -10,7 +10,7 @@
 #include "cuda/norm.h"
 #include "cuda/plan.h"
 
-enum { ALIGN = 256, AHEAD = 0 };
+enum { ALIGN = 256 };
 
 // ------------------------------------------------------------------------------------------------------- memory
 
@@ -58,7 +58,7 @@ static pith_status grow(pith_cuda *cuda, size_t values, size_t inputs, pith_erro
         cuda->values = memory, cuda->values_bytes = values;
         cuda->generation++;
         cuda->cache.n_rows = (const int32_t *)(const void *)(memory + pith_cuda_tables(cuda).n_rows);
-        // Attention reads queries of padding, whatever they are; NaN from old memory would only cost time.
+        // Products of many rows read padding too, whatever it holds; a tool that looks for unset memory should not.
         PITH_CUDA_DO(cuda, cudaMemsetAsync(memory, 0, values, cuda->stream));
     }
     if (inputs > cuda->input_bytes) {
@@ -66,7 +66,6 @@ static pith_status grow(pith_cuda *cuda, size_t values, size_t inputs, pith_erro
         for (uint32_t i = 0; i < INPUT_BLOCKS; i++) {
             uint8_t *memory = pith_cuda_pinned(cuda, inputs, "the inputs of a step", err);
             if (!memory) return PITH_E_MEMORY;
-            if (cuda->inputs[i]) memcpy(memory, cuda->inputs[i], pith_cuda_tables(cuda).end);
             cudaFreeHost(cuda->inputs[i]);
             cuda->inputs[i] = memory;
         }
@@ -77,12 +76,15 @@ static pith_status grow(pith_cuda *cuda, size_t values, size_t inputs, pith_erro
 
 pith_status pith_cuda_begin_values(pith_cuda *cuda, pith_error *err) {
     const pith_geometry *geo = &cuda->geo;
+    cuda->tables = pith_new(cuda->alloc, pith_cuda_tables(cuda).end, 1);
+    if (!cuda->tables) return pith_fail(err, PITH_E_MEMORY, "no memory for the inputs of a step");
     PITH_CUDA_DO(cuda, pith_cuda_attend_blocks(geo, cuda->type, &cuda->n_attend_blocks));
     PITH_CUDA_DO(cuda, pith_cuda_attend_prefill_init(geo, cuda->type));
     for (uint32_t i = 0; i < INPUT_BLOCKS; i++)
         PITH_CUDA_DO(cuda, cudaEventCreateWithFlags(&cuda->copied[i], cudaEventDisableTiming));
     cuda->cap_items = pith_cuda_attend_items(geo, cuda->max_sequences, cuda->max_rows);
-    if (!(cuda->attend_plan = pith_cuda_new(cuda, pith_cuda_attend_plan_bytes(geo, cuda->cap_items), "attention", err)) ||
+    if (!(cuda->attend_plan =
+              pith_cuda_new(cuda, pith_cuda_attend_plan_bytes(geo, cuda->cap_items), "attention", err)) ||
         !(cuda->attend_parts =
               pith_cuda_new(cuda, pith_cuda_attend_parts_bytes(geo, cuda->cap_items), "attention", err)))
         return PITH_E_MEMORY;
@@ -91,6 +93,7 @@ pith_status pith_cuda_begin_values(pith_cuda *cuda, pith_error *err) {
 }
 
 void pith_cuda_free_values(pith_cuda *cuda) {
+    pith_delete(cuda->alloc, cuda->tables, pith_cuda_tables(cuda).end, 1);
     cudaFree(cuda->values);
     cudaFree(cuda->attend_plan);
     cudaFree(cuda->attend_parts);
@@ -206,8 +209,7 @@ static void run_product(const pith_plan *p, const pith_launch *l, float *logits)
                                   .n = left < PITH_CUDA_PRODUCT_MAX_TOKENS ? left : PITH_CUDA_PRODUCT_MAX_TOKENS,
                                   .k = w->k,
                                   .n_matrices = l->n_matrices,
-                                  .overlap = true,
-                                  .ahead = AHEAD};
+                                  .overlap = true};
         for (uint32_t j = 0; j < l->n_matrices; j++)
             args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
                                                 .bias = l->bias[j],
@@ -233,8 +235,8 @@ static void run_many(const pith_plan *p, const pith_launch *l) {
                 PITH_CUDA_DO(cuda, pith_cuda_dequant_launch(w->type, w->data, rows_of(w), w->k, s.row0, s.shape.m,
                                                             cuda->slab, cuda->stream));
             }
-            PITH_CUDA_DO(cuda, pith_cuda_gemm_launch(cuda->gemm, &s.shape, rows, x, y + s.row0, cuda->workspace,
-                                                     cuda->stream));
+            PITH_CUDA_DO(
+                cuda, pith_cuda_gemm_launch(cuda->gemm, &s.shape, rows, x, y + s.row0, cuda->workspace, cuda->stream));
         }
         if (l->bias[j])
             PITH_CUDA_DO(cuda, pith_cuda_bias_launch(y, l->bias[j], l->in->n, w->m, l->y_stride, cuda->stream));
@@ -302,12 +304,12 @@ static void run_launches(const pith_plan *p, float *logits) {
     pith_cuda *cuda = p->cuda;
     const uint32_t n = p->shape.n_tokens;
     if (p->rope)
-        PITH_CUDA_DO(cuda, pith_cuda_rope_angles(p->rope, p->factors, (const int32_t *)(const void *)(cuda->values + p->pos),
-                                                 n, place(p, PLACE_ANGLES, 0, 0), cuda->stream));
-    if (p->shape.cls == PITH_CLASS_DECODE)
         PITH_CUDA_DO(cuda,
-                     pith_cuda_attend_plan(&cuda->cache, (const int32_t *)(const void *)(cuda->values + p->seq), n,
-                                           cuda->attend_plan, cuda->cap_items, cuda->stream));
+                     pith_cuda_rope_angles(p->rope, p->factors, (const int32_t *)(const void *)(cuda->values + p->pos),
+                                           n, place(p, PLACE_ANGLES, 0, 0), cuda->stream));
+    if (p->shape.cls == PITH_CLASS_DECODE)
+        PITH_CUDA_DO(cuda, pith_cuda_attend_plan(&cuda->cache, (const int32_t *)(const void *)(cuda->values + p->seq),
+                                                 n, cuda->attend_plan, cuda->cap_items, cuda->stream));
     for (uint32_t i = 0; i < p->n_launches; i++) {
         const pith_launch *l = &p->launches[i];
         switch (l->kind) {
@@ -325,7 +327,8 @@ static void run_launches(const pith_plan *p, float *logits) {
 
 // ------------------------------------------------------------------------------------------------------- replay
 
-// Fills a pinned copy of the inputs and sends it. Entries of sequences that are not in the step keep what they had.
+// Fills a pinned copy of the inputs and sends it. The tables go over whole: a sequence that is not in this step may be
+// compressed behind it.
 static void send_inputs(pith_plan *p, const pith_step *step) {
     pith_cuda *cuda = p->cuda;
     const pith_tables t = pith_cuda_tables(cuda);
@@ -333,16 +336,18 @@ static void send_inputs(pith_plan *p, const pith_step *step) {
     cuda->next_input = (block + 1) % INPUT_BLOCKS;
     PITH_CUDA_DO(cuda, cudaEventSynchronize(cuda->copied[block]));
     uint8_t *to = cuda->inputs[block];
-    int32_t *seq = (int32_t *)(void *)(to + p->seq);
+    float **window_q = (float **)(void *)(cuda->tables + t.window_q);
+    uint32_t *window_cap = (uint32_t *)(void *)(cuda->tables + t.window_cap);
+    int32_t *n_rows = (int32_t *)(void *)(cuda->tables + t.n_rows), *seq = (int32_t *)(void *)(to + p->seq);
     for (uint32_t i = 0; i < step->n_segments; i++) {
         const pith_segment *s = &step->segments[i];
         const uint32_t slot = s->table->slot;
-        ((float **)(void *)(to + t.window_q))[slot] = s->window->q;
-        ((uint32_t *)(void *)(to + t.window_cap))[slot] = s->window->cap;
-        int32_t *n_rows = (int32_t *)(void *)(to + t.n_rows) + (size_t)slot * n_lanes;
-        for (uint32_t lane = 0; lane < n_lanes; lane++) n_rows[lane] = (int32_t)s->lanes[lane].n_rows;
+        window_q[slot] = s->window->q, window_cap[slot] = s->window->cap;
+        for (uint32_t lane = 0; lane < n_lanes; lane++)
+            n_rows[(size_t)slot * n_lanes + lane] = (int32_t)s->lanes[lane].n_rows;
         for (uint32_t k = 0; k < s->n_tokens; k++) seq[s->first + k] = (int32_t)slot;
     }
+    memcpy(to, cuda->tables, t.end);
     const size_t n = p->shape.n_tokens;
     memcpy(to + p->pos, step->pos, n * sizeof(int32_t));
     memcpy(to + p->slot, step->slot, n * sizeof(int32_t));

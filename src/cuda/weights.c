@@ -133,7 +133,6 @@ static pith_status upload(pith_cuda *cuda, pith_device_weight *d, pith_error *er
     const size_t bytes = l.block ? pith_quant_bytes(l, n_slabs, d->k) : (size_t)d->m * d->k * sizeof(uint16_t);
     d->data = pith_cuda_new(cuda, bytes, w->name, err);
     if (!d->data) return PITH_E_MEMORY;
-    cuda->weight_bytes += bytes;
 
     const void *from = file_of(cuda, w, 0), *pair = d->pair ? file_of(cuda, d->pair, 1) : NULL;
     if (from && !is_as_in_file(w, d->type)) {
