@@ -16,6 +16,12 @@ int complain(int code, const char *fmt, ...) {
     return code;
 }
 
+int failed(const pith_error *err) {
+    return complain(err->status == PITH_E_ARG ? EXIT_USAGE : EXIT_FAILED, "%s", err->msg);
+}
+
+int no_memory(void) { return complain(EXIT_FAILED, "out of memory"); }
+
 static bool parse_whole(const char *text, uint64_t *out, const char **rest) {
     if (*text < '0' || *text > '9') return false; // strtoull takes signs and spaces
     char *end;

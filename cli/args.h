@@ -42,5 +42,7 @@ int args_kv_type(const char *text, pith_kv_type *out);
 
 // One line on stderr: "pith: ...". Returns `code`.
 __attribute__((format(printf, 2, 3))) int complain(int code, const char *fmt, ...);
+int failed(const pith_error *err); // with what the library said: EXIT_USAGE for a bad argument, else EXIT_FAILED
+int no_memory(void);               // EXIT_FAILED
 
 #endif

@@ -12,13 +12,15 @@
 #include "base/clock.h"
 #include "base/machine.h"
 #include "bench_report.h"
+#include "interrupt.h"
 #include "meter.h"
 #include "outfile.h"
+#include "policies.h"
 #include "sampled.h"
 #include "text.h"
 #include "verbs.h"
 
-enum { MOST_POLICIES = 16, MOST_BATCHES = 16, MOST_LENGTHS = 16, EXIT_INTERRUPTED = 130 };
+enum { MOST_BATCHES = 16, MOST_LENGTHS = 16 };
 
 static struct options {
     const char *model, *shape, *type, *device, *kv, *policies, *batches, *lengths, *stagger, *json, *csv, *svg;
@@ -87,11 +89,9 @@ void bench_help(void) {
 // ------------------------------------------------------------------------------------------------- a run
 
 typedef struct bench {
-    char *labels; // the policies as they were given, each terminated
-    const char *spec[MOST_POLICIES];
-    char canonical[MOST_POLICIES][256];
+    policies policies;
     uint32_t batch[MOST_BATCHES], length[MOST_LENGTHS]; // as given; ascending
-    size_t n_policies, n_batches, n_lengths, n_phases;
+    size_t n_batches, n_lengths, n_phases;
 
     pith_model *model;
     pith_model_info info;
@@ -115,38 +115,11 @@ typedef struct bench {
     pith_error err;
 } bench;
 
-static volatile sig_atomic_t interrupted;
-static void on_interrupt(int signal) {
-    (void)signal;
-    if (interrupted) _exit(EXIT_INTERRUPTED); // asked twice: whatever hangs, go
-    interrupted = 1;
-}
-
-static int failed(const pith_error *err) {
-    return complain(err->status == PITH_E_ARG ? EXIT_USAGE : EXIT_FAILED, "%s", err->msg);
-}
-
-static int no_memory(void) { return complain(EXIT_FAILED, "out of memory"); }
-
 static bench_row *row_of(bench *b, size_t batch, size_t phase, size_t length, size_t policy) {
-    return &b->rows[((batch * b->n_phases + phase) * b->n_lengths + length) * b->n_policies + policy];
+    return &b->rows[((batch * b->n_phases + phase) * b->n_lengths + length) * b->policies.n + policy];
 }
 
 // --------------------------------------------------------------------------------------------- what is asked for
-
-static int read_policies(bench *b) {
-    if (!(b->labels = strdup(opt.policies))) return no_memory();
-    for (char *rest = b->labels, *spec; (spec = strsep(&rest, ";"));) {
-        spec += strspn(spec, " ");
-        for (size_t n = strlen(spec); n > 0 && spec[n - 1] == ' ';) spec[--n] = '\0';
-        if (!*spec) return complain(EXIT_USAGE, "--policy: expected SPEC or SPEC;SPEC;..., found an empty one");
-        if (b->n_policies == MOST_POLICIES) return complain(EXIT_USAGE, "--policy: expected at most %d", MOST_POLICIES);
-        if (pith_policy_check(spec, b->canonical[b->n_policies], sizeof b->canonical[0], &b->err) != PITH_OK)
-            return complain(EXIT_USAGE, "--policy: %s", b->err.msg);
-        b->spec[b->n_policies++] = spec;
-    }
-    return EXIT_OK;
-}
 
 static int read_numbers(const char *name, const char *list, uint32_t most, uint32_t *out, size_t capacity, size_t *n) {
     for (const char *at = list;; at++) {
@@ -167,14 +140,15 @@ static int ascending(const void *a, const void *b) {
 }
 
 static int make_rows(bench *b) {
-    const size_t n = b->n_batches * b->n_phases * b->n_lengths * b->n_policies;
+    const size_t n = b->n_batches * b->n_phases * b->n_lengths * b->policies.n;
     if (!(b->rows = malloc(n * sizeof *b->rows))) return no_memory();
     for (size_t i = 0; i < b->n_batches; i++)
         for (size_t s = 0; s < b->n_phases; s++)
             for (size_t l = 0; l < b->n_lengths; l++)
-                for (size_t p = 0; p < b->n_policies; p++) {
+                for (size_t p = 0; p < b->policies.n; p++) {
                     bench_row *row = row_of(b, i, s, l, p);
-                    *row = bench_row_make(b->spec[p], b->canonical[p], b->batch[i], b->length[l], s > 0);
+                    *row =
+                        bench_row_make(b->policies.spec[p], b->policies.canonical[p], b->batch[i], b->length[l], s > 0);
                     row->extrapolated = opt.sample_steps > 0;
                 }
     return EXIT_OK;
@@ -189,7 +163,7 @@ static int check_options(bench *b) {
     b->n_phases = strcmp(opt.stagger, "on") ? 1 : 2;
     if (opt.sample_steps > 0 && b->n_phases > 1)
         return complain(EXIT_USAGE, "--sample-steps goes with --stagger off: it measures no compression");
-    int code = read_policies(b);
+    int code = policies_read(&b->policies, opt.policies);
     if (code == EXIT_OK)
         code = read_numbers("--batch", opt.batches, MEASURE_MOST_BATCH, b->batch, MOST_BATCHES, &b->n_batches);
     if (code == EXIT_OK) code = read_numbers("--lengths", opt.lengths, 1 << 24, b->length, MOST_LENGTHS, &b->n_lengths);
@@ -291,10 +265,10 @@ static int ask_engine(bench *b) {
     b->lane_bytes = (uint64_t)b->info.n_layers * b->info.n_kv_heads * e.page_bytes;
     b->page_rows = e.page_rows;
     pith_status status = PITH_OK;
-    for (size_t p = 0; p < b->n_policies; p++)
+    for (size_t p = 0; p < b->policies.n; p++)
         for (size_t l = 0; l < b->n_lengths && status == PITH_OK; l++)
-            status =
-                pith_peak_bytes(engine, b->canonical[p], opt.prompt, b->length[l] + 1, &b->peak_bytes[p][l], &b->err);
+            status = pith_peak_bytes(engine, b->policies.canonical[p], opt.prompt, b->length[l] + 1,
+                                     &b->peak_bytes[p][l], &b->err);
     pith_engine_free(engine);
     if (status != PITH_OK) return failed(&b->err);
     set_title(b, &e);
@@ -323,8 +297,8 @@ static bool on_step(void *ctx, uint32_t n_tokens) {
 // by the batch; but starts take no more than half of the shortest generation.
 static uint32_t spacing_of(const bench *b, size_t policy, uint32_t batch) {
     uint32_t own = 0, longest = 0;
-    for (size_t p = 0; p < b->n_policies; p++) {
-        const char *option = strstr(b->canonical[p], ":p=");
+    for (size_t p = 0; p < b->policies.n; p++) {
+        const char *option = strstr(b->policies.canonical[p], ":p=");
         const uint32_t period = option ? (uint32_t)strtoul(option + 3, NULL, 10) : 0;
         if (p == policy) own = period;
         if (period > longest) longest = period;
@@ -383,7 +357,7 @@ static int run_one(bench *b, size_t batch, size_t phase, size_t policy) {
         if (!fits(row, bytes)) continue;
         measure_job job = {.model = b->model,
                            .engine = b->engine,
-                           .policy = b->canonical[policy],
+                           .policy = b->policies.canonical[policy],
                            .batch = n_seqs,
                            .prompt = opt.prompt,
                            .n_steps = b->length[l],
@@ -410,10 +384,10 @@ static int run_one(bench *b, size_t batch, size_t phase, size_t policy) {
 
 static void note_speedups(bench *b, size_t batch, size_t phase, size_t length) {
     double full = NAN;
-    for (size_t p = 0; p < b->n_policies; p++)
-        if (isnan(full) && !strcmp(b->canonical[p], "full"))
+    for (size_t p = 0; p < b->policies.n; p++)
+        if (isnan(full) && !strcmp(b->policies.canonical[p], "full"))
             full = row_of(b, batch, phase, length, p)->value[BENCH_RATE];
-    for (size_t p = 0; p < b->n_policies; p++) {
+    for (size_t p = 0; p < b->policies.n; p++) {
         bench_row *row = row_of(b, batch, phase, length, p);
         row->value[BENCH_SPEEDUP] = row->value[BENCH_RATE] / full;
     }
@@ -421,7 +395,7 @@ static void note_speedups(bench *b, size_t batch, size_t phase, size_t length) {
 
 static int measure_all(bench *b) {
     const uint32_t longest = b->length[b->n_lengths - 1];
-    const uint64_t n_runs = b->n_batches * b->n_phases * b->n_policies;
+    const uint64_t n_runs = b->n_batches * b->n_phases * b->policies.n;
     b->n_steps_total = n_runs * (opt.sample_steps > 0 ? 5 * opt.sample_steps : longest);
     b->started = pith_seconds();
     meter_begin(&b->meter, false);
@@ -429,7 +403,7 @@ static int measure_all(bench *b) {
     uint64_t done = 0; // runs
     for (size_t i = 0; i < b->n_batches; i++)
         for (size_t s = 0; s < b->n_phases; s++)
-            for (size_t p = 0; p < b->n_policies; p++, done++) {
+            for (size_t p = 0; p < b->policies.n; p++, done++) {
                 if (code != EXIT_OK || interrupted) continue;
                 for (size_t l = 0; *b->no_model && l < b->n_lengths; l++)
                     note_no_memory(row_of(b, i, s, l, p), b->no_model);
@@ -438,7 +412,7 @@ static int measure_all(bench *b) {
                         snprintf(row_of(b, i, s, l, p)->why, sizeof b->rows->why,
                                  "one sequence has no other to wait for");
                 else if (!*b->no_model) {
-                    snprintf(b->label, sizeof b->label, "%s, batch %u%s", b->spec[p], b->batch[i],
+                    snprintf(b->label, sizeof b->label, "%s, batch %u%s", b->policies.spec[p], b->batch[i],
                              s ? ", staggered" : "");
                     b->tokens = 0, b->since = pith_seconds();
                     code = run_one(b, i, s, p);
@@ -455,7 +429,7 @@ static int measure_all(bench *b) {
 // --------------------------------------------------------------------------------------------------- reporting
 
 static int report(bench *b) {
-    const bench_grid grid = {b->rows, b->n_batches, b->n_phases, b->n_lengths, b->n_policies, b->title, b->settings};
+    const bench_grid grid = {b->rows, b->n_batches, b->n_phases, b->n_lengths, b->policies.n, b->title, b->settings};
     if (!bench_report_table(stdout, &grid)) return complain(EXIT_FAILED, "standard output: %s", strerror(errno));
     int code = outfile_keep(&b->json, !b->json.file || bench_report_json(b->json.file, &grid));
     if (code == EXIT_OK) code = outfile_keep(&b->csv, !b->csv.file || bench_report_csv(b->csv.file, &grid));
@@ -471,7 +445,7 @@ static int close_bench(bench *b, int code) {
     json_decref(b->settings);
     pith_model_free(b->model);
     free(b->rows);
-    free(b->labels);
+    policies_free(&b->policies);
     return code;
 }
 
@@ -480,7 +454,7 @@ int bench_main(int argc, char **argv) {
     if (code != EXIT_OK) return code;
     signal(SIGPIPE, SIG_IGN); // a reader that goes away, or a file that may not grow, is an error of the write
     signal(SIGXFSZ, SIG_IGN);
-    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt, .sa_flags = SA_RESTART}, NULL);
+    interrupt_catch(true);
 
     static bench b;
     static int (*const steps[])(bench *) = {check_options, open_files, open_model, ask_engine, measure_all, report};

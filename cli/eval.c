@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "args.h"
 #include "eval/answer.h"
@@ -12,12 +11,14 @@
 #include "eval/page.h"
 #include "eval/schedule.h"
 #include "eval/store.h"
+#include "interrupt.h"
 #include "meter.h"
 #include "outfile.h"
+#include "policies.h"
 #include "text.h"
 #include "verbs.h"
 
-enum { MOST_POLICIES = 64, MOST_BATCH = 512, EXIT_INTERRUPTED = 130 };
+enum { MOST_BATCH = 512 };
 
 static struct options {
     const char *task, *model, *device, *kv, *policies, *data, *out, *shard, *html;
@@ -25,8 +26,14 @@ static struct options {
     uint32_t samples, batch, max_new, limit, threads, context;
     float temperature, top_p;
     uint64_t seed, budget;
-} opt = {
-    .device = "cpu", .kv = "auto", .policies = "full;rpc", .samples = 1, .batch = 8, .max_new = 16384, .temperature = 0.6f, .top_p = 0.95f};
+} opt = {.device = "cpu",
+         .kv = "auto",
+         .policies = "full;rpc",
+         .samples = 1,
+         .batch = 8,
+         .max_new = 16384,
+         .temperature = 0.6f,
+         .top_p = 0.95f};
 
 static arg args[] = {
     {.kind = ARG_GROUP, .help = "Model"},
@@ -49,7 +56,8 @@ static arg args[] = {
     {ARG_SEED, "--seed", NULL, "N", &opt.seed, 0, 0, "same seed, same samples (0)", false},
     {.kind = ARG_GROUP, .help = "Running"},
     {ARG_COUNT, "--batch", NULL, "B", &opt.batch, 1, MOST_BATCH, "answers generated at once; changes none (8)", false},
-    {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "type of the cache: f16, f32 (CPU), bf16 (GPU) or auto (auto)", false},
+    {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "type of the cache: f16, f32 (CPU), bf16 (GPU) or auto (auto)",
+     false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0, "most memory of the cache, such as 2G", false},
     {.kind = ARG_GROUP, .help = "Results"},
     {ARG_TEXT, "--out", "-o", "DIR", &opt.out, 0, 0, "folder of the samples; a run goes on where it stopped", false},
@@ -71,11 +79,9 @@ typedef struct run {
     eval_files files;
     eval_task task;
     eval_part part;
-    char *labels;                        // the policies as they were given, each terminated
-    char canonical[MOST_POLICIES][256];  // and with every default filled in
-    eval_results results[MOST_POLICIES]; // (n_policies)
-    eval_store stores[MOST_POLICIES];    // (n_policies)
-    size_t n_policies;
+    policies policies;
+    eval_results results[MOST_POLICIES]; // (policies.n)
+    eval_store stores[MOST_POLICIES];    // (policies.n)
 
     pith_model *model;
     pith_engine *engine;
@@ -90,37 +96,13 @@ typedef struct run {
     pith_error err;
 } run;
 
-static volatile sig_atomic_t interrupted;
-static void on_interrupt(int signal) {
-    (void)signal;
-    if (interrupted) _exit(EXIT_INTERRUPTED); // asked twice: whatever hangs, go
-    interrupted = 1;
-}
-
-static int failed(const pith_error *err) {
-    return complain(err->status == PITH_E_ARG ? EXIT_USAGE : EXIT_FAILED, "%s", err->msg);
-}
-
-static int no_memory(void) { return complain(EXIT_FAILED, "out of memory"); }
-
 // --------------------------------------------------------------------------------------------- what is asked for
 
 static int read_policies(run *r) {
-    if (!(r->labels = strdup(opt.policies))) return no_memory();
-    for (char *rest = r->labels, *spec; (spec = strsep(&rest, ";"));) {
-        spec += strspn(spec, " ");
-        for (size_t n = strlen(spec); n > 0 && spec[n - 1] == ' ';) spec[--n] = '\0';
-        if (!*spec) return complain(EXIT_USAGE, "--policy: expected SPEC or SPEC;SPEC;..., found an empty one");
-        if (r->n_policies == MOST_POLICIES) return complain(EXIT_USAGE, "--policy: expected at most %d", MOST_POLICIES);
-        char *canonical = r->canonical[r->n_policies];
-        if (pith_policy_check(spec, canonical, sizeof r->canonical[0], &r->err) != PITH_OK)
-            return complain(EXIT_USAGE, "--policy: %s", r->err.msg);
-        for (size_t i = 0; i < r->n_policies; i++)
-            if (!strcmp(r->canonical[i], canonical)) return complain(EXIT_USAGE, "--policy: %s is given twice", spec);
-        r->results[r->n_policies].label = spec, r->results[r->n_policies].policy = canonical;
-        r->n_policies++;
-    }
-    return EXIT_OK;
+    const int code = policies_read(&r->policies, opt.policies);
+    for (size_t i = 0; i < r->policies.n; i++)
+        r->results[i].label = r->policies.spec[i], r->results[i].policy = r->policies.canonical[i];
+    return code;
 }
 
 static int read_shard(eval_part *part) {
@@ -147,7 +129,7 @@ static int load_task(run *r) {
     if (eval_task_load(&r->files, &r->task, &r->err) != PITH_OK) return failed(&r->err);
     r->part.limit = opt.limit && opt.limit < r->task.n ? opt.limit : (uint32_t)r->task.n;
     r->part.samples = opt.samples;
-    r->n_total = r->n_policies * eval_part_problems(&r->part) * opt.samples;
+    r->n_total = r->policies.n * eval_part_problems(&r->part) * opt.samples;
     return EXIT_OK;
 }
 
@@ -214,9 +196,10 @@ static int check_fit(run *r, const eval_prompt *prompt, const pith_engine_info *
     if (prompt->n >= engine->n_ctx)
         return complain(EXIT_FAILED, "%s: expected a prompt of fewer tokens than the context's %u, found %zu",
                         prompt->name, engine->n_ctx, prompt->n);
-    for (size_t i = 0; i < r->n_policies; i++) {
+    for (size_t i = 0; i < r->policies.n; i++) {
         uint64_t bytes;
-        if (pith_peak_bytes(r->engine, r->canonical[i], (uint32_t)prompt->n, opt.max_new, &bytes, &r->err) != PITH_OK)
+        if (pith_peak_bytes(r->engine, r->policies.canonical[i], (uint32_t)prompt->n, opt.max_new, &bytes, &r->err) !=
+            PITH_OK)
             return failed(&r->err);
         if (bytes > engine->pool_bytes)
             return complain(
@@ -252,7 +235,7 @@ static int make_prompts(run *r) {
 
 static int open_results(run *r) {
     if (eval_store_settle(opt.out, r->settings, &r->err) != PITH_OK) return failed(&r->err);
-    for (size_t i = 0; i < r->n_policies; i++) {
+    for (size_t i = 0; i < r->policies.n; i++) {
         eval_results *results = &r->results[i];
         if (eval_results_init(results, results->policy, results->label, &r->part, &r->err) != PITH_OK ||
             eval_store_open(&r->stores[i], opt.out, results->policy, r->part.shard, r->part.n_shards, &r->err) !=
@@ -267,7 +250,7 @@ static int open_page(run *r) { return outfile_open(&r->page, opt.html); }
 
 static size_t n_samples(const run *r) {
     size_t n = 0;
-    for (size_t i = 0; i < r->n_policies; i++) n += r->results[i].n;
+    for (size_t i = 0; i < r->policies.n; i++) n += r->results[i].n;
     return n;
 }
 
@@ -281,8 +264,8 @@ static pith_status on_done(void *ctx, eval_sample *sample, const char *bytes, si
     json_t *line = NULL;
     if (generation && eval_answer_read(generation, strlen(generation), &found, &answer)) {
         sample->correct = found && eval_answer_same(answer, r->task.problems[sample->problem].answer);
-        line =
-            eval_sample_pack(&r->task, sample, &(eval_text){r->canonical[r->policy], prompt->text, generation, answer});
+        line = eval_sample_pack(&r->task, sample,
+                                &(eval_text){r->policies.canonical[r->policy], prompt->text, generation, answer});
     }
     pith_status status = line ? eval_store_add(&r->stores[r->policy], line, err) : eval_no_memory(err);
     if (status == PITH_OK) status = eval_results_add(&r->results[r->policy], sample, err);
@@ -344,7 +327,7 @@ static int run_policy(run *r, size_t policy) {
 static int generate(run *r) {
     int code = EXIT_OK;
     meter_begin(&r->meter, opt.json);
-    for (size_t i = 0; code == EXIT_OK && i < r->n_policies && !interrupted; i++) code = run_policy(r, i);
+    for (size_t i = 0; code == EXIT_OK && i < r->policies.n && !interrupted; i++) code = run_policy(r, i);
     if (code == EXIT_OK && interrupted && n_samples(r) < r->n_total)
         code = complain(EXIT_INTERRUPTED, "interrupted: %zu of %zu samples are there, the same command goes on",
                         n_samples(r), r->n_total);
@@ -359,7 +342,7 @@ static int write_page(run *r, const eval_summary *summary, const eval_about *abo
 
 static int report(run *r) {
     eval_summary summary;
-    if (eval_summarize(&r->task, r->results, r->n_policies, &summary, &r->err) != PITH_OK) return failed(&r->err);
+    if (eval_summarize(&r->task, r->results, r->policies.n, &summary, &r->err) != PITH_OK) return failed(&r->err);
     char title[512];
     snprintf(title, sizeof title, "%s: %u of %zu problems, %u sample%s each, %s, temperature %g, top-p %g, seed %llu",
              r->files.name, eval_part_problems(&r->part), r->task.n, opt.samples, opt.samples == 1 ? "" : "s",
@@ -390,7 +373,7 @@ static int report(run *r) {
 
 static int close_run(run *r, int code) {
     outfile_drop(&r->page);
-    for (size_t i = 0; i < r->n_policies; i++) {
+    for (size_t i = 0; i < r->policies.n; i++) {
         if (eval_store_close(&r->stores[i], &r->err) != PITH_OK && code == EXIT_OK) code = failed(&r->err);
         eval_results_free(&r->results[i]);
     }
@@ -405,7 +388,7 @@ static int close_run(run *r, int code) {
     pith_model_free(r->model);
     eval_task_free(&r->task);
     eval_files_free(&r->files);
-    free(r->labels);
+    policies_free(&r->policies);
     return code;
 }
 
@@ -418,7 +401,7 @@ int eval_main(int argc, char **argv) {
     if (code != EXIT_OK) return code;
     signal(SIGPIPE, SIG_IGN); // a reader that goes away, or a file that may not grow, is an error of the write
     signal(SIGXFSZ, SIG_IGN);
-    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt, .sa_flags = SA_RESTART}, NULL);
+    interrupt_catch(true);
 
     static run r;
     static int (*const steps[])(run *) = {check_options, load_task,    open_model, make_prompts,

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "args.h"
+#include "interrupt.h"
 #include "pith.h"
 #include "report.h"
 #include "text.h"
@@ -20,7 +21,8 @@ static struct options {
     uint32_t samples, max_new, threads, context, top_k;
     float temperature, top_p, min_p;
     uint64_t seed, budget;
-} opt = {.policy = "rpc", .kv = "auto", .device = "cpu", .samples = 1, .max_new = 4096, .temperature = 0.6f, .top_p = 0.95f};
+} opt = {
+    .policy = "rpc", .kv = "auto", .device = "cpu", .samples = 1, .max_new = 4096, .temperature = 0.6f, .top_p = 0.95f};
 
 static arg args[] = {
     {.kind = ARG_GROUP, .help = "Model"},
@@ -30,7 +32,8 @@ static arg args[] = {
     {ARG_TEXT, "--device", NULL, "NAME", &opt.device, 0, 0, "cpu, cuda or cuda:N (cpu)", false},
     {ARG_COUNT, "--threads", NULL, "N", &opt.threads, 1, 128, "most threads of a step (all CPUs)", false},
     {.kind = ARG_GROUP, .help = "Cache"},
-    {ARG_TEXT, "--policy", NULL, "SPEC", &opt.policy, 0, 0, "full, rpc:p=1024,r=32,c=4,..., window, random (rpc)", false},
+    {ARG_TEXT, "--policy", NULL, "SPEC", &opt.policy, 0, 0, "full, rpc:p=1024,r=32,c=4,..., window, random (rpc)",
+     false},
     {ARG_TEXT, "--kv", NULL, "TYPE", &opt.kv, 0, 0, "f16, f32 (CPU), bf16 (GPU); auto: f16, on a GPU bf16 (auto)",
      false},
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0, "most memory of the cache, such as 2G", false},
@@ -65,18 +68,6 @@ void run_help(void) {
 
 // ------------------------------------------------------------------------------------------------- a session
 
-static volatile sig_atomic_t interrupted;
-static void on_interrupt(int signal) {
-    (void)signal;
-    if (interrupted) _exit(130); // asked twice: whatever hangs, go
-    interrupted = 1;
-}
-
-// While an answer is written, a write goes on after Ctrl-C; a conversation waiting for its next line ends.
-static void catch_interrupts(bool restart) {
-    sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt, .sa_flags = restart ? SA_RESTART : 0}, NULL);
-}
-
 typedef struct session {
     pith_model *model;
     pith_engine *engine;
@@ -86,10 +77,6 @@ typedef struct session {
     FILE *trace;
     pith_error err;
 } session;
-
-static int failed(const pith_error *err) {
-    return complain(err->status == PITH_E_ARG ? EXIT_USAGE : EXIT_FAILED, "%s", err->msg);
-}
 
 static void trace_event(void *ctx, const pith_compress_event *event) {
     session *s = ctx;
@@ -369,9 +356,9 @@ static int converse(session *s) {
     const bool terminal = isatty(STDIN_FILENO);
     while (code == EXIT_OK) {
         if (terminal) fputs("> ", stderr);
-        catch_interrupts(false);
+        interrupt_catch(false); // Ctrl-C ends the wait for a line, but no write
         ssize_t n = getline(&line, &capacity, stdin);
-        catch_interrupts(true);
+        interrupt_catch(true);
         if (n < 0) break; // end of input, or Ctrl-C at the prompt
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = '\0';
         if (n == 0) continue;
@@ -431,7 +418,7 @@ int run_main(int argc, char **argv) {
                             (unsigned char)prompt.text[at], at);
     }
     signal(SIGPIPE, SIG_IGN); // a reader that goes away is an error of the write, told in one line
-    catch_interrupts(true);
+    interrupt_catch(true);
 
     session s = {0};
     if (code == EXIT_OK) code = open_session(&s);

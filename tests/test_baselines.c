@@ -1,17 +1,11 @@
 // The baselines `window` and `random`: which rows they keep, and that what is drawn at random is drawn fairly and
 // depends on the sequence alone. First the policies by themselves, then on a tiny model in the engine. How many rows
 // they keep is test_schedule.c's business.
-#include "t.h"
+#include "calls.h"
 
 #include "base/rng.h"
 #include "policy/policy.h"
 #include "tiny.h"
-
-static pith_error err;
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 
 static pith_spec spec_of(const char *text) {
     pith_spec spec;
@@ -316,16 +310,6 @@ static void prompt(pith_sequence *seq, uint32_t n, uint64_t seed) {
     OK(pith_sequence_prompt(seq, tokens, n, &err));
 }
 
-static void run(pith_engine *engine) {
-    for (uint32_t n_active = 1; n_active > 0;) OK(pith_engine_step(engine, &n_active, &err));
-}
-
-static pith_sequence_info info_of(const pith_sequence *seq) {
-    pith_sequence_info info;
-    pith_sequence_describe(seq, &info);
-    return info;
-}
-
 static uint64_t tokens_sum(const pith_sequence *seq) {
     size_t n;
     const pith_token *tokens = pith_sequence_tokens(seq, &n);
@@ -448,9 +432,9 @@ static void the_rows_that_stay(void **state) {
         is_random = cases[i].is_random, n_looked = n_heads_differ = n_layers_differ = 0;
         pith_sequence *seq = sequence_of(engine, &r, cases[i].spec, TURN, 0);
         prompt(seq, PROMPT_1, 1);
-        run(engine);
+        run_out(engine);
         prompt(seq, PROMPT_2, 2);
-        run(engine);
+        run_out(engine);
         const uint32_t n = cases[i].n_compressions;
         assert_int_equal(info_of(seq).n_compressions, n);
         assert_int_equal(n_looked, n * LAYERS * (is_random ? KV_HEADS : 1));
@@ -468,7 +452,7 @@ static void alone(const char *spec, uint32_t n_prompt, uint64_t stream, uint64_t
     pith_engine *engine = engine_of(1, 1, &r);
     pith_sequence *seq = sequence_of(engine, &r, spec, 150, stream);
     prompt(seq, n_prompt, 7);
-    run(engine);
+    run_out(engine);
     assert_true(r.n_events[0] > 0);
     *rows = r.sum[0], *tokens = tokens_sum(seq);
     pith_engine_free(engine);
@@ -493,7 +477,7 @@ static void neighbours_and_threads_change_nothing(void **state) {
             prompt(seqs[i], 50, 7);
             for (uint32_t steps = 0; steps < 5 * i; steps++) OK(pith_engine_step(engine, &n_active, &err));
         }
-        run(engine);
+        run_out(engine);
         for (uint32_t i = 0; i < SEQUENCES; i++) {
             assert_true(r.sum[i] == rows[i]);
             assert_true(tokens_sum(seqs[i]) == tokens[i]);
@@ -517,7 +501,7 @@ static void forks_lose_rows_of_their_own(void **state) {
             OK(pith_sequence_fork(seqs[0], &p, &seqs[i], &err));
             r.seqs[i] = seqs[i];
         }
-        run(engine);
+        run_out(engine);
         uint64_t rows, tokens;
         for (uint32_t i = 0; i < SEQUENCES; i++) {
             alone(specs[s], 70, i, &rows, &tokens);
@@ -543,14 +527,14 @@ static void rewinding_is_exact(void **state) {
         pith_token history[60];
         for (uint32_t i = 0; i < 60; i++) history[i] = i < 40 ? (pith_token)(pith_mix64(7000 + i) % 256) : 9;
         OK(pith_sequence_prompt(seq, history, 60, &err));
-        run(engine);
+        run_out(engine);
         for (uint32_t i = 40; i < 50; i++) history[i] = (pith_token)(pith_mix64(7000 + i) % 256);
         size_t n;
         OK(pith_sequence_rewind(seq, history, 50, &n, &err));
         assert_int_equal(n, 40);
         r.sum[0] = 0;
         OK(pith_sequence_prompt(seq, history + n, 50 - n, &err));
-        run(engine);
+        run_out(engine);
         assert_true(r.sum[0] == rows);
         assert_true(tokens_sum(seq) == tokens);
         pith_engine_free(engine);
@@ -569,7 +553,7 @@ static void peak_is_what_was_promised(void **state) {
             OK(pith_peak_bytes(engine, specs[i], 100, max_new - 1, &promised, &err)); // the last token gets no row
             pith_sequence *seq = sequence_of(engine, &r, specs[i], max_new, 0);
             prompt(seq, 100, 3);
-            run(engine);
+            run_out(engine);
             assert_int_equal(info_of(seq).bytes_peak, promised);
             pith_engine_free(engine);
         }

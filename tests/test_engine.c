@@ -10,17 +10,12 @@
 
 #include <cmocka.h>
 
+#include "calls.h"
 #include "base/rng.h"
 #include "pith.h"
 #include "tiny.h"
 
 static pith_model *model;
-static pith_error err;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 
 static int setup(void **state) {
     (void)state;
@@ -61,16 +56,6 @@ static void prompt(pith_sequence *seq, uint32_t n, uint64_t seed) {
     OK(pith_sequence_prompt(seq, tokens, n, &err));
 }
 
-static pith_sequence_info info_of(const pith_sequence *seq) {
-    pith_sequence_info info;
-    pith_sequence_describe(seq, &info);
-    return info;
-}
-
-static void run(pith_engine *engine) {
-    for (uint32_t n_active = 1; n_active > 0;) OK(pith_engine_step(engine, &n_active, &err));
-}
-
 // ------------------------------------------------------------------------------------ what changes no answer
 
 static const struct job {
@@ -101,7 +86,7 @@ static void answers_alone(uint32_t threads, answer *out) {
         pith_engine *engine = engine_of(threads, 1, NULL);
         pith_sequence *seq = sequence_of(engine, jobs[i].policy, jobs[i].max_new, i);
         prompt(seq, jobs[i].n_prompt, i);
-        run(engine);
+        run_out(engine);
         keep_answer(seq, &out[i]);
         pith_engine_free(engine);
     }
@@ -174,14 +159,14 @@ static void forks_answer_as_if_alone(void **state) {
         }
         pith_engine_describe(engine, &after);
         assert_int_equal(before.pool_used_bytes, after.pool_used_bytes); // the prompt is there once
-        run(engine);
+        run_out(engine);
         for (size_t i = 0; i < N; i++) keep_answer(seqs[i], &shared[i]);
         pith_engine_free(engine);
         for (size_t i = 0; i < N; i++) {
             engine = engine_of(1, 1, NULL);
             pith_sequence *seq = sequence_of(engine, policy, 150, i);
             prompt(seq, n_prompt, 9);
-            run(engine);
+            run_out(engine);
             keep_answer(seq, &alone[i]);
             pith_engine_free(engine);
             assert_int_equal(shared[i].n, alone[i].n);
@@ -227,7 +212,7 @@ static void decode_steps_allocate_nothing(void **state) {
     while (info_of(a).phase == PITH_PREFILL || info_of(b).phase == PITH_PREFILL)
         OK(pith_engine_step(engine, &n_active, &err));
     m.forbidden = true;
-    run(engine); // 400 steps, 24 compressions, a batch of two that becomes one
+    run_out(engine); // 400 steps, 24 compressions, a batch of two that becomes one
     m.forbidden = false;
     assert_int_equal(info_of(a).n_compressions, 24);
     pith_engine_free(engine);
@@ -278,7 +263,7 @@ static void peak_is_what_was_promised(void **state) {
             OK(pith_peak_bytes(engine, policies[i], 100, max_new - 1, &promised, &err));
             pith_sequence *seq = sequence_of(engine, policies[i], max_new, 0);
             prompt(seq, 100, 3);
-            run(engine);
+            run_out(engine);
             assert_int_equal(info_of(seq).bytes_peak, promised);
             pith_engine_free(engine);
         }
@@ -327,11 +312,11 @@ static void a_second_turn_goes_on(void **state) {
     pith_sequence *seq = sequence_of(engine, "rpc:p=32,r=8,c=4", 100, 0);
     events = 0;
     prompt(seq, 20, 6);
-    run(engine);
+    run_out(engine);
     pith_sequence_info first = info_of(seq);
     assert_int_equal(first.n_compressions, 2); // at 40 and 72 generated tokens; 99 have rows
     prompt(seq, 30, 7);
-    run(engine);
+    run_out(engine);
     pith_sequence_info second = info_of(seq);
     assert_int_equal(second.n_generated, 100);
     assert_int_equal(second.n_prompt, 50);
@@ -352,7 +337,7 @@ static void check_rewinding(const char *policy, uint32_t n_history, size_t n_kep
     pith_engine *engine = engine_of(1, 1, NULL);
     pith_sequence *seq = sequence_of(engine, policy, 100, 0);
     OK(pith_sequence_prompt(seq, history, n_history, &err));
-    run(engine);
+    run_out(engine);
     keep_answer(seq, &fresh);
     pith_engine_free(engine);
 
@@ -361,12 +346,12 @@ static void check_rewinding(const char *policy, uint32_t n_history, size_t n_kep
     pith_token first[100];
     for (uint32_t i = 0; i < 100; i++) first[i] = i < 90 ? history[i] : 7;
     OK(pith_sequence_prompt(seq, first, 100, &err));
-    run(engine);
+    run_out(engine);
     size_t n;
     OK(pith_sequence_rewind(seq, history, n_history, &n, &err));
     assert_int_equal(n, n_kept_expected);
     OK(pith_sequence_prompt(seq, history + n, n_history - n, &err));
-    run(engine);
+    run_out(engine);
     keep_answer(seq, &rewound);
     assert_int_equal(fresh.n, rewound.n);
     assert_memory_equal(fresh.tokens, rewound.tokens, fresh.n * sizeof(pith_token));
@@ -399,7 +384,7 @@ static void stopping_a_turn(void **state) {
     assert_int_equal(info_of(seq).n_tokens, 64);
     assert_int_equal(info_of(seq).phase, PITH_STOPPED);
     prompt(seq, 10, 2);
-    run(engine);
+    run_out(engine);
     assert_int_equal(info_of(seq).n_tokens, 64 + 10 + 100);
     pith_engine_free(engine);
 }
@@ -426,7 +411,7 @@ static void refusals(void **state) {
     assert_int_equal(pith_sequence_fork(seq, &sp, &other, &err), PITH_E_STATE);
     prompt(seq, 5, 0);
     assert_int_equal(pith_sequence_prompt(seq, tokens, 1, &err), PITH_E_STATE);
-    run(engine);
+    run_out(engine);
     pith_engine_free(engine);
 
     pith_engine_params p;
@@ -497,7 +482,7 @@ static void compressions_are_spread(void **state) {
     for (uint32_t i = 0; i < N; i++) {
         pith_sequence *seq = sequence_of(alone, "rpc:p=32,r=8,c=4", 120, i);
         prompt(seq, 20, 1);
-        run(alone);
+        run_out(alone);
         size_t n, m;
         const pith_token *want = pith_sequence_tokens(seq, &n), *got = pith_sequence_tokens(seqs[i], &m);
         assert_int_equal(n, m);
@@ -535,7 +520,7 @@ static void waiting_for_a_compression(void **state) {
         }
     }
     assert_true(n_waiting > 0);
-    run(engine);
+    run_out(engine);
     pith_engine_free(engine);
 }
 
@@ -548,7 +533,7 @@ static void the_context_ends_a_turn(void **state) {
     OK(pith_engine_new(model, &p, &engine, &err));
     pith_sequence *seq = sequence_of(engine, "rpc:p=16,r=4,c=4", 1000, 0);
     prompt(seq, 30, 0);
-    run(engine);
+    run_out(engine);
     assert_int_equal(info_of(seq).phase, PITH_LENGTH);
     assert_int_equal(info_of(seq).n_tokens, 80);
     pith_engine_free(engine);

@@ -2,19 +2,13 @@
 #include "eval/schedule.h"
 
 #include "base/rng.h"
-#include "t.h"
+#include "calls.h"
 #include "tiny.h"
 
 enum { PROBLEMS = 5, SAMPLES = 3, JOBS = PROBLEMS * SAMPLES, MOST_TOKENS = 150 };
 
 static pith_model *model;
 static eval_prompt prompts[PROBLEMS];
-static pith_error err;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 
 static int setup(void **state) {
     (void)state;

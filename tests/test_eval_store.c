@@ -4,15 +4,10 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "t.h"
+#include "calls.h"
 
 static char folder[64];
-static pith_error err;
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 #define REFUSED(with, part, call)                                                                                      \
     do {                                                                                                               \
         assert_int_equal(call, with);                                                                                  \

@@ -4,7 +4,7 @@
 // Three independent links make the chain. The engine's keys and queries are the reference's, within the error of f32.
 // From the very keys and queries that the engine holds, the oracle selects the same rows, event by event and layer by
 // layer. And with these rows alone the reference has the engine's logits.
-#include "t.h"
+#include "calls.h"
 
 #include "base/half.h"
 #include "engine/engine.h" // for the cached keys and the window: nothing else shows them
@@ -21,8 +21,8 @@ typedef struct eviction_case {
     uint32_t n_events;
 } eviction_case;
 
-// f32: errors of rounding, most of them of the rotary angles, which ggml computes in f32 (at position 300 they are off by
-// up to 2e-5). f16: both round keys and values to f16, but not always to the same side, which is a step of 2^-11.
+// f32: errors of rounding, most of them of the rotary angles, which ggml computes in f32 (at position 300 they are off
+// by up to 2e-5). f16: both round keys and values to f16, but not always to the same side, which is a step of 2^-11.
 typedef struct bounds {
     double logits; // in units of the logits' standard deviation
     double keys;   // and queries, in units of their largest element
@@ -36,18 +36,12 @@ typedef struct session {
     reference masked, full; // with and without eviction
     const bounds *allowed;
     t_bound logits, keys, queries;
-    double effect;   // largest difference of the logits from the full run's, after the first event
+    double effect; // largest difference of the logits from the full run's, after the first event
     double top_key, top_query;
     uint32_t n_keys; // positions whose keys were compared
     float *q, *k;    // (n_layers, capacity, H, d), (n_layers, capacity, G, d) for the oracle
     rpc_cases *oracle;
 } session;
-
-static pith_error err;
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 
 // ------------------------------------------------------------------------------- keys and queries of the engine
 
@@ -344,11 +338,8 @@ static void baselines(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(f32_cache),
-        cmocka_unit_test(f16_cache),
-        cmocka_unit_test(compat),
-        cmocka_unit_test(max_pooling),
-        cmocka_unit_test(baselines),
+        cmocka_unit_test(f32_cache),   cmocka_unit_test(f16_cache), cmocka_unit_test(compat),
+        cmocka_unit_test(max_pooling), cmocka_unit_test(baselines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

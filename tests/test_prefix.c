@@ -1,6 +1,6 @@
 // Prompts that begin alike share the rows of their beginnings: the answers stay the same, the pages are counted, kept
 // prefixes give way to whoever needs their memory.
-#include "t.h"
+#include "calls.h"
 
 #include "base/rng.h"
 #include "counting.h"
@@ -10,12 +10,6 @@
 enum { CHUNK = 64, MOST = 1024 };
 
 static pith_model *model;
-static pith_error err;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 
 static int setup(void **state) {
     (void)state;
@@ -56,16 +50,6 @@ static pith_sequence *begin(pith_engine *engine, const char *policy, const pith_
     return seq;
 }
 
-static void run(pith_engine *engine) {
-    for (uint32_t n_active = 1; n_active > 0;) OK(pith_engine_step(engine, &n_active, &err));
-}
-
-static pith_sequence_info info_of(const pith_sequence *seq) {
-    pith_sequence_info info;
-    pith_sequence_describe(seq, &info);
-    return info;
-}
-
 static pith_engine_info engine_info_of(const pith_engine *engine) {
     pith_engine_info info;
     pith_engine_describe(engine, &info);
@@ -75,7 +59,7 @@ static pith_engine_info engine_info_of(const pith_engine *engine) {
 // A whole answer; the sequence is gone afterwards. Returns how much of its prompt was taken over.
 static uint32_t answer(pith_engine *engine, const char *policy, const pith_token *tokens, uint32_t n, pith_token *out) {
     pith_sequence *seq = begin(engine, policy, tokens, n);
-    run(engine);
+    run_out(engine);
     size_t n_all;
     const pith_token *all = pith_sequence_tokens(seq, &n_all);
     assert_int_equal(n_all, n + 100);
@@ -133,7 +117,7 @@ static void neighbours_share(void **state) {
     answer(plain, "rpc:p=32,r=8,c=4", tokens, 300, want);
     pith_sequence *seqs[3];
     for (size_t i = 0; i < 3; i++) seqs[i] = begin(engine, "rpc:p=32,r=8,c=4", tokens, 300);
-    run(engine);
+    run_out(engine);
     for (size_t i = 0; i < 3; i++) {
         size_t n;
         const pith_token *all = pith_sequence_tokens(seqs[i], &n);
@@ -153,7 +137,7 @@ static void neighbours_share(void **state) {
     p.policy = "full", p.max_new = 100, p.ignore_end = true, p.sampling.seed = 5, p.sampling.stream = 1;
     pith_sequence_free(seqs[2]);
     OK(pith_sequence_fork(again, &p, &forked, &err));
-    run(engine);
+    run_out(engine);
     assert_int_equal(info_of(forked).n_shared, 4 * CHUNK);
     pith_engine_free(engine);
     pith_engine_free(plain);
@@ -169,17 +153,17 @@ static void a_rewind_leaves_shared_pages_alone(void **state) {
     answer(plain, "full", tokens, 300, want[0]);
     answer(engine, "full", tokens, 300, got);
     pith_sequence *seq = begin(engine, "full", tokens, 300);
-    run(engine);
+    run_out(engine);
     size_t kept, n;
     OK(pith_sequence_rewind(seq, other, 300, &kept, &err));
     assert_int_equal(kept, 100);
     OK(pith_sequence_prompt(seq, other + kept, 300 - kept, &err));
-    run(engine);
+    run_out(engine);
     pith_sequence *same = begin(plain, "full", tokens, 300);
-    run(plain);
+    run_out(plain);
     OK(pith_sequence_rewind(same, other, 300, &kept, &err));
     OK(pith_sequence_prompt(same, other + kept, 300 - kept, &err));
-    run(plain);
+    run_out(plain);
     memcpy(want[1], pith_sequence_tokens(same, &n) + 300, sizeof want[1]);
     assert_memory_equal(pith_sequence_tokens(seq, &n) + 300, want[1], sizeof want[1]);
     assert_int_equal(answer(engine, "full", tokens, 300, got), 4 * CHUNK);
@@ -213,7 +197,7 @@ static void kept_prefixes_give_way(void **state) {
         make_prompt(tokens, 300, 0, seed);
         begin(engine, "full", tokens, 300);
     }
-    run(engine);
+    run_out(engine);
     // What would never fit evicts nothing.
     const uint64_t before = engine_info_of(engine).prefix_bytes;
     pith_engine_free(engine);
@@ -257,7 +241,7 @@ static void interruptions(void **state) {
     count.fail_at = count.calls + 1; // the next node finds no memory: the prompt is read all the same
     OK(pith_engine_step(engine, &n_active, &err));
     count.fail_at = 0;
-    run(engine);
+    run_out(engine);
     pith_sequence_free(seq);
     assert_int_equal(answer(engine, "full", tokens, 600, out), CHUNK);
     pith_engine_free(engine);

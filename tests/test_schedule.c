@@ -1,15 +1,9 @@
 // How many rows the policies `window` and `random` hold: as many as RPC at every step, or what a budget says, and
 // exactly what was promised. Token by token through the policies' own functions; the operations only count what they
 // are asked.
-#include "t.h"
+#include "calls.h"
 
 #include "policy/policy.h"
-
-static pith_error err;
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 
 static pith_spec spec_of(const char *text) {
     pith_spec spec;

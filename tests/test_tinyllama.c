@@ -1,7 +1,7 @@
 // A real model, TinyLlama-1.1B-Chat, on real text: our logits against libllama's, teacher-forced, and its vocabulary
 // there and back. Skipped where models/tinyllama-1.1b-chat.gguf is missing (`make demo` fetches it), and when
 // PITH_TEST_QUICK is set: for repeated runs under sanitizers or with fewer instructions.
-#include "t.h"
+#include "calls.h"
 
 #include "llama.h"
 #include "pith.h"
@@ -21,13 +21,7 @@ static const char answer[] =
     "high into the air. Gulls stand on the wet sand with their heads down, and nobody swims.";
 
 static pith_model *model;
-static pith_error err;
 static char path[1024];
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != PITH_OK) fail_msg("%s: %s", #call, err.msg);                                                     \
-    } while (0)
 
 static bool is_skipped(void) {
     const char *root = getenv("PITH_ROOT");
@@ -164,7 +158,9 @@ static void vocabulary(void **state) {
         answer,
         "  two spaces,\ttabs\nand\r\nlines\n\n\n",
         "na\xc3\xafve caf\xc3\xa9, \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e, "
-        "\xd0\xbf\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, \xf0\x9f\xa6\x99\xf0\x9f\x8f\xbd", // letters of four scripts; a llama and a skin tone, byte by byte
+        "\xd0\xbf\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, \xf0\x9f\xa6\x99\xf0\x9f\x8f\xbd", // letters of four
+                                                                                              // scripts; a llama and a
+                                                                                              // skin tone, byte by byte
         "int main(void) { return 0x7f; } // 3.14159e-10",
         "<s></s><|user|>", // names of control tokens are mere text
     };
