@@ -66,7 +66,7 @@ asan: ready-to-test ## the suite with AddressSanitizer and UndefinedBehaviorSani
 check-cuda: ready-to-test ## the CUDA backend compiles, links and says what is missing; nothing where nvcc is not there
 	@command -v nvcc > /dev/null || { echo "CUDA backend not compiled: no nvcc"; exit 0; }; \
 	set -e; clang $(filter-out -static,$(NEON_FLAGS)) -fsyntax-only -DPITH_CUDA_LIBRARY_DIR='""' \
-	    -isystem "$$(dirname "$$(command -v nvcc)")/../include" -isystem $(LLAMA)/ggml/include src/cuda/*.c; \
+	    -isystem "$$(nvcc --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^#$$ TOP=//p')/include" -isystem $(LLAMA)/ggml/include src/cuda/*.c; \
 	$(CONFIGURE) -B build/cuda -DPITH_CUDA="$(or $(CUDA),90)" -DPITH_TESTS=ON > build/configure.log; \
 	$(COMPILE) build/cuda -j $(JOBS) --target cuda_tests; \
 	$(TESTS) build/cuda -L cuda; \
