@@ -56,8 +56,8 @@ cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t s
     const cudaError_t e = has_hopper_code(&clusters);
     if (e != cudaSuccess) return e;
     a.n_blocks_k = clusters ? blocks_along_k(n_slabs, in->k / PITH_STEP) : 1;
-    const bool overlap = in->overlap && clusters;
-    a.ahead = overlap ? in->ahead : 0;
+    const bool overlap = in->follow != PITH_CUDA_AFTER && clusters;
+    a.ahead = overlap ? in->ahead : 0, a.early = in->follow == PITH_CUDA_EARLY;
     const uint32_t n_blocks = n_slabs * a.n_blocks_k;
     if (!quant) return launch_float(in->type, a, n_blocks, overlap, stream);
 

@@ -111,8 +111,8 @@ static void check(const Case &c, Random &r) {
     }
 
     uint64_t n_wrong = 0;
-    for (int run = 0; run < 3; run++) { // the second and third with the overlapping launch
-        p.overlap = run > 0, p.ahead = run > 1 ? 2 : 0;
+    for (int run = 0; run < 3; run++) { // the second and third as in a chain
+        p.follow = (pith_cuda_follow)run, p.ahead = run < 2 ? 2 * run : PITH_CUDA_AHEAD_MOST;
         for (uint32_t i = 0; i < n_outputs; i++)
             CUDA(cudaMemcpy(dy[i], y0[i].data(), y0[i].size(), cudaMemcpyHostToDevice));
         CUDA(pith_cuda_product_launch(&p, 0));
@@ -128,7 +128,7 @@ static void check(const Case &c, Random &r) {
     // Alone: token by token gives the bits that it has among the others.
     for (uint32_t t = 0; t<c.n; t += c.n> 9 ? 7 : 1) {
         pith_cuda_product one = p;
-        one.n = 1, one.x = dx.p + (size_t)t * c.k, one.overlap = false, one.ahead = 0;
+        one.n = 1, one.x = dx.p + (size_t)t * c.k, one.follow = PITH_CUDA_AFTER, one.ahead = 0;
         for (uint32_t i = 0; i < n_outputs; i++) {
             const size_t row = (size_t)p.matrix[i].y_stride * elt;
             CUDA(cudaMemcpy(dy[i], &y0[i][t * row], row, cudaMemcpyHostToDevice));
@@ -206,7 +206,7 @@ static void check_norm(uint32_t n, uint32_t d, Random &r) {
     dx.put(x.data()), dw.put(w.data());
     double used = 0;
     CUDA(cudaMemset(dy.p, 0xff, x.size() * 2));
-    CUDA(pith_cuda_norm_launch(dx.p, dw.p, 1e-6f, n, d, false, dy.p, true, 0));
+    CUDA(pith_cuda_norm_launch(dx.p, dw.p, 1e-6f, n, d, false, dy.p, PITH_CUDA_EARLY, 0));
     CUDA(cudaDeviceSynchronize());
     const auto y = dy.get();
     for (uint32_t t = 0; t < n; t++) {
@@ -328,7 +328,7 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
     cudaEvent_t begin, end;
     CUDA(cudaEventCreate(&begin));
     CUDA(cudaEventCreate(&end));
-    // One, and a chain of eight overlapping ones: what a product costs in a step.
+    // One, and a chain of eight: what a product costs in a step.
     double us[2];
     for (uint32_t chain : {1u, 8u}) {
         std::vector<float> ms;
@@ -338,7 +338,7 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
             for (uint32_t i = 0; i < chain; i++) {
                 pith_cuda_product p = {};
                 p.type = type, p.out = out, p.x = x.p, p.n = n, p.k = k, p.n_matrices = n_matrices;
-                p.overlap = chain > 1, p.ahead = 0;
+                p.follow = chain > 1 ? PITH_CUDA_EARLY : PITH_CUDA_AFTER, p.ahead = PITH_CUDA_AHEAD_MOST;
                 uint8_t *at = w.p + copy++ % n_copies * stride;
                 float *to = y.p;
                 for (uint32_t j = 0; j < n_matrices; j++) {
