@@ -44,20 +44,35 @@ __device__ __forceinline__ void prefetch_bytes(const void *p, uint32_t bytes) {
 // build for sm_80 alone runs on newer ones, translated, without. In product.cu.
 cudaError_t has_hopper_code(bool *out);
 
+// A multiprocessor has one split between L1 and shared memory at a time, and rests when it changes: kernels that want
+// different ones do not overlap there. All of a chain ask for the same, in percent of what shared memory can have: 132
+// KB, room for blocks of two kernels at a time, which leaves 124 KB of L1 for activations.
+constexpr int CHAIN_CARVEOUT = 58;
+
+// What a launch needs to follow as it is told. `attributes` has room for one more.
+template <typename Kernel>
+cudaError_t add_follow(cudaLaunchConfig_t &config, cudaLaunchAttribute *attributes, Kernel kernel,
+                       pith_cuda_follow follow) {
+    config.attrs = attributes;
+    if (follow != PITH_CUDA_AFTER) {
+        cudaLaunchAttribute &at = attributes[config.numAttrs++];
+        at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        at.val.programmaticStreamSerializationAllowed = 1;
+    }
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, CHAIN_CARVEOUT);
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_chained(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, size_t shared_bytes,
                            pith_cuda_follow follow, cudaStream_t stream, Arguments &&...arguments) {
     bool hopper = false;
-    const cudaError_t e = has_hopper_code(&hopper);
-    if (e != cudaSuccess) return e;
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attribute;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
-    config.attrs = &attribute, config.numAttrs = hopper && follow != PITH_CUDA_AFTER;
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
+    cudaError_t e = has_hopper_code(&hopper);
+    if (!e && hopper) e = add_follow(config, &attribute, kernel, follow);
+    return e ? e : cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 } // namespace pith

@@ -349,44 +349,42 @@ template <class Rows, int NT> uint32_t most_ahead(const ProductArgs &a, uint32_t
     return min(steps, has) > first ? min(steps, has) - first : 0;
 }
 
-template <class Rows, int NT> cudaError_t launch(ProductArgs a, uint32_t n_blocks, bool overlap, cudaStream_t stream) {
+template <class Rows, int NT>
+cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t stream) {
     if (a.ahead == PITH_CUDA_AHEAD_MOST) a.ahead = most_ahead<Rows, NT>(a, n_blocks);
     cudaLaunchAttribute attribute[2];
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(n_blocks), config.blockDim = dim3(THREADS);
-    config.stream = stream, config.attrs = attribute;
+    config.stream = stream;
     if (a.n_blocks_k > 1) {
         cudaLaunchAttribute &at = attribute[config.numAttrs++];
         at.id = cudaLaunchAttributeClusterDimension;
         at.val.clusterDim.x = a.n_blocks_k, at.val.clusterDim.y = at.val.clusterDim.z = 1;
     }
-    if (overlap) {
-        cudaLaunchAttribute &at = attribute[config.numAttrs++];
-        at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        at.val.programmaticStreamSerializationAllowed = 1;
-    }
-    return cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
+    const cudaError_t e = add_follow(config, attribute, product_kernel<Rows, NT>, follow);
+    return e ? e : cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
 }
 
 // Quantised formats stop at 32 tokens, where registers do: product.cu gives them more in two launches.
-template <class Rows> cudaError_t launch_tokens(const ProductArgs &a, uint32_t n_blocks, bool overlap, cudaStream_t s) {
+template <class Rows>
+cudaError_t launch_tokens(const ProductArgs &a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t s) {
     switch ((a.n + 7) / 8) {
-    case 1: return launch<Rows, 1>(a, n_blocks, overlap, s);
-    case 2: return launch<Rows, 2>(a, n_blocks, overlap, s);
-    case 3: return launch<Rows, 3>(a, n_blocks, overlap, s);
-    case 4: return launch<Rows, 4>(a, n_blocks, overlap, s);
+    case 1: return launch<Rows, 1>(a, n_blocks, follow, s);
+    case 2: return launch<Rows, 2>(a, n_blocks, follow, s);
+    case 3: return launch<Rows, 3>(a, n_blocks, follow, s);
+    case 4: return launch<Rows, 4>(a, n_blocks, follow, s);
     default: break;
     }
     if constexpr (Rows::MAX_TOKENS > 32) {
-        if (a.n <= 48) return launch<Rows, 6>(a, n_blocks, overlap, s);
-        return launch<Rows, 8>(a, n_blocks, overlap, s);
+        if (a.n <= 48) return launch<Rows, 6>(a, n_blocks, follow, s);
+        return launch<Rows, 8>(a, n_blocks, follow, s);
     }
     return cudaErrorInvalidValue;
 }
 
 // One for each group of formats, so that they compile apart.
-cudaError_t launch_float(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, bool overlap, cudaStream_t);
-cudaError_t launch_quant(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, bool overlap, cudaStream_t);
+cudaError_t launch_float(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t);
+cudaError_t launch_quant(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t);
 
 } // namespace pith
 

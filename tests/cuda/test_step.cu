@@ -71,7 +71,7 @@ struct weights {
         bytes += (w.bytes + 255) / 256 * 256;
         all.push_back(w);
     }
-    static std::vector<matrix> list(weights &w) {
+    static size_t list(weights &w) { // the bytes of all
         const shape &s = w.s;
         const bool mixed = w.name == "q4_k_m";
         const pith_cuda_type low = mixed ? PITH_CUDA_Q4_K : w.name == "q8_0" ? PITH_CUDA_Q8_0 : PITH_CUDA_BF16;
@@ -83,9 +83,9 @@ struct weights {
             w.add(low, s.D, s.H * s.d), w.add(low, s.F, s.D, true), w.add(high, s.D, s.F);
         }
         w.add(mixed ? PITH_CUDA_Q6_K : low, s.V, s.D);
-        return w.all;
+        return w.bytes;
     }
-    weights(const shape &s_, const char *name_) : s(s_), name(name_), all(list(*this)), memory(bytes) {
+    weights(const shape &s_, const char *name_) : s(s_), name(name_), memory(list(*this)) {
         const bool quant = name != "bf16";
         fill(memory.p, memory.n, quant ? ~0u : KEEP, quant ? 0 : SMALL);
         for (const matrix &w : all) { // scales that are finite
