@@ -4,7 +4,8 @@
 // blocks.
 //
 // In a chain (chain.h) only q, k and v are waited for: everything else, the page of the new row among it, is looked up
-// while they are being made.
+// while they are being made. What a step changes is read past L1, which such a kernel may find as an earlier one left
+// it.
 //
 // The query is written in the cache's type without 1/sqrt(d): small integers stay exact, and attention scales the f32
 // score instead.
@@ -110,9 +111,11 @@ __device__ destination find_destination(const append_args &p, uint32_t head, uin
     destination to = {nullptr, nullptr, nullptr};
     if (head < p.H) {
         to.to = p.a.q_out + ((size_t)token * p.H + head) * p.d;
-        const int32_t slot = p.a.slot ? p.a.slot[token] : -1;
-        float *window = slot >= 0 && p.window ? p.window[seq] : nullptr;
-        if (window) to.window = window + (((size_t)p.a.layer * p.window_cap[seq] + slot) * p.H + head) * p.d;
+        const int32_t slot = p.a.slot ? __ldcg(p.a.slot + token) : -1;
+        if (slot < 0 || !p.window) return to;
+        const auto *windows = reinterpret_cast<const unsigned long long *>(p.window);
+        float *window = reinterpret_cast<float *>(__ldcg(windows + seq));
+        if (window) to.window = window + (((size_t)p.a.layer * __ldcg(p.window_cap + seq) + slot) * p.H + head) * p.d;
         return to;
     }
     const bool is_k = head < p.H + p.G;
@@ -130,7 +133,7 @@ template <bool BF16> __global__ void __launch_bounds__(WARPS * 32) append_kernel
     let_next_start_early(p.early);
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t head = blockIdx.x * WARPS + warp, token = blockIdx.y, d = p.d;
-    const int32_t seq = head < p.H + 2 * p.G ? p.a.seq[prefill ? 0 : token] : -1;
+    const int32_t seq = head < p.H + 2 * p.G ? __ldcg(p.a.seq + (prefill ? 0 : token)) : -1;
     const bool is_q = head < p.H, is_v = head >= p.H + p.G;
     destination to = {nullptr, nullptr, nullptr};
     float2 angles[MAX_PER_LANE];
@@ -156,7 +159,7 @@ template <bool BF16> __global__ void __launch_bounds__(WARPS * 32) append_kernel
         if (p.a.n_rot) rotate(x, rows[warp], angles, p, lane);
     }
     store_head<BF16>(to.to, x, d, lane);
-    if (to.pos && lane == 0) *to.pos = p.a.pos[token];
+    if (to.pos && lane == 0) *to.pos = __ldcg(p.a.pos + token);
     if (!to.window) return;
 #pragma unroll
     for (int e = 0; e < MAX_PER_LANE; e++)

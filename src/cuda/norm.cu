@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(NORM_THREADS)
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
         const uint32_t at = (i * NORM_THREADS + threadIdx.x) * 4;
-        v[i] = at < d ? load_x(row + at) : uint4{0, 0, 0, 0};
+        v[i] = at < d ? __ldcg((const uint4 *)(row + at)) : uint4{0, 0, 0, 0};
     }
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {

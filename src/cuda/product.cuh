@@ -259,7 +259,7 @@ __device__ __forceinline__ void finish(const ProductArgs &a, const ProductPart &
             v = v / (1.f + __expf(-v)) * up;
         }
         if (a.out == PITH_CUDA_OUT_F32) ((float *)p.y)[out] = v;
-        else if (a.out == PITH_CUDA_OUT_ADD) ((float *)p.y)[out] += v;
+        else if (a.out == PITH_CUDA_OUT_ADD) ((float *)p.y)[out] = __ldcg((const float *)p.y + out) + v;
         else ((uint16_t *)p.y)[out] = to16(v, T16());
     }
 }

@@ -364,6 +364,43 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
            gbs / 42);
 }
 
+// The same product by cuBLASLt, with the algorithm that it recommends for n tokens.
+static void time_blas(uint32_t m, uint32_t k, uint32_t n) {
+    const size_t bytes = (size_t)m * k * 2, scratch_bytes = 32u << 20;
+    const uint32_t n_copies = (uint32_t)(400000000 / bytes) + 2;
+    Device<uint8_t> w(bytes * n_copies), scratch(scratch_bytes);
+    Device<uint16_t> x((size_t)n * k);
+    Device<float> y((size_t)n * m);
+    fill<<<1024, 256>>>((uint32_t *)x.p, x.n / 2, 0x807f807fu, 0x3c003c00u);
+    fill<<<1024, 256>>>((uint32_t *)w.p, w.n / 4, 0x807f807fu, 0x3c003c00u);
+    CUDA(cudaGetLastError());
+    pith_cuda_gemm *g;
+    CUDA(pith_cuda_gemm_create(&g));
+    const pith_cuda_gemm_shape shape = {m, k, n, m, false, PITH_CUDA_OUT_F32};
+    CUDA(pith_cuda_gemm_prepare(g, &shape, scratch_bytes));
+    cudaEvent_t begin, end;
+    CUDA(cudaEventCreate(&begin));
+    CUDA(cudaEventCreate(&end));
+    std::vector<float> ms;
+    for (uint32_t run = 0; run < 23; run++) {
+        CUDA(cudaEventRecord(begin));
+        for (uint32_t i = 0; i < 8; i++)
+            CUDA(pith_cuda_gemm_launch(g, &shape, w.p + (run * 8 + i) % n_copies * bytes, x.p, y.p, scratch.p, 0));
+        CUDA(cudaEventRecord(end));
+        CUDA(cudaEventSynchronize(end));
+        float t;
+        CUDA(cudaEventElapsedTime(&t, begin, end));
+        if (run >= 3) ms.push_back(t);
+    }
+    std::sort(ms.begin(), ms.end());
+    CUDA(cudaEventDestroy(begin));
+    CUDA(cudaEventDestroy(end));
+    pith_cuda_gemm_free(g);
+    const double us = ms[ms.size() / 2] * 1e3 / 8, gbs = (double)bytes / us / 1e3;
+    printf("time bf16 by cuBLASLt (%u, %u) n %2u: one of eight %7.2f us, %5.0f GB/s, %5.1f %% of 4200\n", m, k, n, us,
+           gbs, gbs / 42);
+}
+
 static void checks(bool quick) {
     Random r = {0x243f6a8885a308d3ull};
     const uint32_t tokens[] = {1, 2, 7, 8, 9, 16, 17, 24, 31, 32, 33, 47, 48, 64};
@@ -401,6 +438,10 @@ static void times() { // R1-Distill-Qwen-7B
             time_product(type, PITH_CUDA_OUT_ADD, 1, o, 18944, n);
             if (n == 1 || n == 16) time_product(type, PITH_CUDA_OUT_F32, 1, v, 3584, n);
         }
+    }
+    for (uint32_t n : {1u, 16u}) {
+        time_blas(4608, 3584, n), time_blas(3584, 3584, n), time_blas(2 * 18944, 3584, n);
+        time_blas(3584, 18944, n), time_blas(152064, 3584, n);
     }
 }
 

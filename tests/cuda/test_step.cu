@@ -382,7 +382,8 @@ int main(int n_args, char **args) {
         const double bandwidth = read_bandwidth(w);
         std::printf("a plain read: %.0f GB/s\n", bandwidth * 1e-9);
         for (uint32_t n : {1u, 8u, 16u})
-            for (int32_t rows : {1024, 9216, 32640}) time_step(w, n, rows, bandwidth);
+            for (int32_t rows : {1024, 9216, 32640})
+                if (rows != 9216 || w.name == "bf16") time_step(w, n, rows, bandwidth);
     }
     return finish();
 }
