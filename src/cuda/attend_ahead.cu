@@ -11,9 +11,9 @@
 //     O^T (d, 8 heads) += V^T P       a lane loads the same 16 bytes of four rows; byte permutes pair them up by rows
 //
 // A warp's slices are one stream, across the borders of items: while one is multiplied the next is on its way to
-// registers and the one behind that to L2, for which one instruction and no register is needed. That is 16 KB per warp,
-// times 12 warps per multiprocessor; 4.2 TB/s at a microsecond of latency needs 32 KB. The next item is looked up when
-// an item begins, and its first slice loaded before the sums of this one are put together.
+// registers and those behind it, up to `ahead`, to L2, for which one instruction and no register is needed. With two
+// that is 16 KB per warp, times 12 warps per multiprocessor; 4.2 TB/s at a microsecond of latency needs 32 KB. The next
+// item is looked up when an item begins, and its first slice loaded before the sums of this one are put together.
 //
 // Parts are merged by whoever arrives last at their group. A merge is a few trips to L2: maxima and weights of all
 // parts first, in one load each, then the sums, four of a head at a time and eight parts in flight. One thread of a
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(ATTEND_THREADS, (D <= 128 && NT == 1) ? 3 : 1)
         return;
     }
     span now = span_of(p, work, warp, lane);
-    ask<D>(p, now, 0, warp, lane), ask<D>(p, now, 1, warp, lane);
+    for (uint32_t slice = 0; slice < p.ahead; slice++) ask<D>(p, now, slice, warp, lane);
     wait_and_let_next_start(p.early);
 
     uint32_t qf[NT][NK][4];
@@ -210,8 +210,7 @@ __global__ void __launch_bounds__(ATTEND_THREADS, (D <= 128 && NT == 1) ? 3 : 1)
         span next = now;
         if (more) {
             next = span_of(p, work + gridDim.x, warp, lane);
-            if (now.n_slices < 2) ask<D>(p, next, 0, warp, lane);
-            if (now.n_slices < 1) ask<D>(p, next, 1, warp, lane);
+            for (uint32_t slice = 0; slice + now.n_slices < p.ahead; slice++) ask<D>(p, next, slice, warp, lane);
         }
         float acc[NT][D / 16][4];
         float m[NT][2], l[NT][2];
@@ -237,9 +236,9 @@ __global__ void __launch_bounds__(ATTEND_THREADS, (D <= 128 && NT == 1) ? 3 : 1)
                 }
             }
             if (slice + 1 < now.n_slices) load_k(now, slice + 1);
-            // The slice behind the next one: of this item, or of the next.
-            if (slice + 2 < now.n_slices) ask<D>(p, now, slice + 2, warp, lane);
-            else if (more) ask<D>(p, next, slice + 2 - now.n_slices, warp, lane);
+            // A slice further on: of this item, or of the next.
+            if (slice + p.ahead < now.n_slices) ask<D>(p, now, slice + p.ahead, warp, lane);
+            else if (more) ask<D>(p, next, slice + p.ahead - now.n_slices, warp, lane);
 
             // Lane: rows pr and pr + 8, heads 2t and 2t + 1.
             const uint32_t row = now.begin + slice * PITH_PAGE_ROWS + 16 * warp + pr;

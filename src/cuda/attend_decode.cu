@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(PLAN_THREADS) plan_kernel(plan_args p) {
     if (threadIdx.x == 0) items[0] = {base < p.cap ? base : p.cap, 0, 0, 0};
 }
 
-attend_kernel kernel_for(const pith_geometry *geo, pith_half type, pith_cuda_attend_kind kind) {
-    return kind == PITH_CUDA_ATTEND_PLAIN ? attend_plain_kernel(geo, type) : attend_ahead_kernel(geo, type);
+attend_kernel kernel_for(const pith_geometry *geo, pith_half type, uint32_t ahead) {
+    return ahead == PITH_CUDA_ATTEND_PLAIN ? attend_plain_kernel(geo, type) : attend_ahead_kernel(geo, type);
 }
 size_t shared_for(const pith_geometry *geo) {
     const uint32_t heads = geo->n_heads / geo->n_kv_heads <= 8 ? 8 : 16;
@@ -91,11 +91,11 @@ extern "C" cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *c, const int
 
 extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_t layer, const uint16_t *q,
                                                const void *plan, void *parts, uint32_t cap_items, uint32_t n_blocks,
-                                               uint16_t *out, pith_half out_type, pith_cuda_attend_kind kind,
+                                               uint16_t *out, pith_half out_type, uint32_t ahead,
                                                pith_cuda_follow follow, cudaStream_t stream) {
-    const attend_kernel run = kernel_for(&c->geo, c->type, kind);
-    if (!run || n_blocks == 0) return cudaErrorInvalidValue;
-    if (kind == PITH_CUDA_ATTEND_PLAIN) follow = PITH_CUDA_AFTER; // it does not wait of itself
+    const attend_kernel run = kernel_for(&c->geo, c->type, ahead);
+    if (!run || n_blocks == 0 || ahead > 4) return cudaErrorInvalidValue;
+    if (ahead == PITH_CUDA_ATTEND_PLAIN) follow = PITH_CUDA_AFTER; // it does not wait of itself
     const item *items = static_cast<const item *>(plan) + (size_t)layer * (1 + cap_items);
     uint32_t *counters = static_cast<uint32_t *>(parts);
     const attend_args args = {sections_of(*c),
@@ -109,13 +109,14 @@ extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_
                               c->geo.n_heads,
                               c->geo.n_kv_heads,
                               out_type == PITH_HALF_BF16,
-                              follow == PITH_CUDA_EARLY};
+                              follow == PITH_CUDA_EARLY,
+                              ahead};
     return launch_chained(run, dim3(n_blocks), ATTEND_THREADS, shared_for(&c->geo), follow, stream, args);
 }
 
-extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_half type, pith_cuda_attend_kind kind,
+extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_half type, uint32_t ahead,
                                                uint32_t *n_blocks) {
-    const attend_kernel run = kernel_for(geo, type, kind);
+    const attend_kernel run = kernel_for(geo, type, ahead);
     int device, n_sm, per_sm;
     if (!run) return cudaErrorInvalidValue;
     // Also raises the limit of shared memory, which the launches rely on.

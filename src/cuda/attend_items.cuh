@@ -43,7 +43,8 @@ struct attend_args {
     uint32_t *counters; // (2, cap): arrived parts of a group of FAN, arrived groups of a lane
     uint32_t cap, H, G;
     bool out_bf16;
-    bool early; // see chain.h
+    bool early;     // see chain.h
+    uint32_t ahead; // slices
 };
 
 // Parts begin on 16 bytes: they are written and merged four sums at a time.

@@ -23,7 +23,7 @@ struct manner {
     const char *name;
     pith_cuda_follow product, between; // products and norms; append and attention
     uint32_t ahead;
-    pith_cuda_attend_kind attend;
+    uint32_t attend;
 };
 static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER, 0, PITH_CUDA_ATTEND_AHEAD},
                     FIRST = {"as first", PITH_CUDA_OVERLAP, PITH_CUDA_AFTER, 0, PITH_CUDA_ATTEND_PLAIN},
