@@ -63,7 +63,7 @@ size_t shared_for(const pith_geometry *geo) {
 extern "C" uint32_t pith_cuda_attend_items(const pith_geometry *geo, uint32_t n, uint32_t max_rows) {
     // Where chunks grow, a lane has more of them than one of a row more.
     uint32_t most = chunks_of(max_rows);
-    for (uint32_t border : {1024u, 2048u, LONGEST_IN_SMALL_CHUNKS})
+    for (uint32_t border : {2048u, LONGEST_IN_SMALL_CHUNKS})
         if (max_rows > border && chunks_of(border) > most) most = chunks_of(border);
     return n * geo->n_kv_heads * most;
 }

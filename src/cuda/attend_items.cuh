@@ -16,7 +16,7 @@ constexpr uint32_t FAN = 16; // parts that one block merges at a time
 // A lane has at most 16 * 128 chunks, and a chunk at most 32 pages, one for each lane of a warp.
 constexpr uint32_t LONGEST_IN_SMALL_CHUNKS = FAN * 128 * 4 * PITH_PAGE_ROWS;
 __host__ __device__ inline uint32_t chunk_pages(uint32_t n_rows) {
-    return n_rows <= 1024 ? 1 : n_rows <= 2048 ? 2 : n_rows <= LONGEST_IN_SMALL_CHUNKS ? 4 : 32;
+    return n_rows <= 2048 ? 2 : n_rows <= LONGEST_IN_SMALL_CHUNKS ? 4 : 32;
 }
 __host__ __device__ inline uint32_t chunks_of(uint32_t n_rows) {
     const uint32_t rows = chunk_pages(n_rows) * PITH_PAGE_ROWS;
