@@ -29,6 +29,8 @@ static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER, 0, 
                     FIRST = {"as first", PITH_CUDA_OVERLAP, PITH_CUDA_AFTER, 0, PITH_CUDA_ATTEND_PLAIN},
                     OVERLAP = {"overlap", PITH_CUDA_OVERLAP, PITH_CUDA_OVERLAP, 0, PITH_CUDA_ATTEND_AHEAD},
                     EARLY = {"early", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 0, PITH_CUDA_ATTEND_AHEAD},
+                    TWO = {"2 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 2, PITH_CUDA_ATTEND_AHEAD},
+                    SIX = {"6 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 6, PITH_CUDA_ATTEND_AHEAD},
                     CHAIN = {"chain", PITH_CUDA_EARLY, PITH_CUDA_EARLY, PITH_CUDA_AHEAD_MOST, PITH_CUDA_ATTEND_AHEAD};
 
 // Words that are finite and small as two bf16: random signs and mantissas, one exponent. Codes may be anything.
@@ -341,7 +343,7 @@ static void time_step(const weights &w, uint32_t n, int32_t n_rows, double bandw
     for (int k = 0; k < N_KINDS; k++) bytes += s.bytes_of((kind)k);
     std::printf("%s, batch %u, %d rows: %.2f GB, %.2f ms at the read bandwidth\n ", w.name.c_str(), n, n_rows,
                 bytes * 1e-9, bytes / bandwidth * 1e3);
-    for (const manner &how : {FIRST, AFTER, OVERLAP, EARLY, CHAIN})
+    for (const manner &how : {FIRST, AFTER, OVERLAP, EARLY, TWO, SIX, CHAIN})
         std::printf(" %s %.3f", how.name, s.seconds(ALL, how, true) * 1e3);
     const double whole = s.seconds(ALL, CHAIN, true);
     std::printf(" ms: %.0f tok/s, %.1f %%\n  without", n / whole, bytes / bandwidth / whole * 100);
