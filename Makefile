@@ -20,7 +20,7 @@ NEON_FLAGS   := -std=gnu11 -O3 -Wall -Wextra -Wshadow -Wconversion -Werror -ffp-
     -fno-trapping-math -static -Iinclude -Isrc -Itests -Itests/neon
 TESTS        := ctest --output-on-failure --no-tests=error -j $(JOBS) --test-dir
 
-.PHONY: all build demo test check test-isa test-neon asan lint fuzz bench install clean distclean help \
+.PHONY: all build demo accuracy test check test-isa test-neon asan lint fuzz bench install clean distclean help \
         ready-to-build ready-to-test
 .NOTPARALLEL:
 
@@ -36,6 +36,9 @@ build: ready-to-build ## build/pith, after whatever set-up is missing
 
 demo: build ## Pebble solves a puzzle, with the full cache and with a compressed one side by side
 	@scripts/demo.py
+
+accuracy: build ## Pebble's answers under every policy and option; writes docs/accuracy.md, takes hours without a GPU
+	@scripts/accuracy.sh
 
 test: lint check test-isa test-neon asan check-cuda ## all of these, after whatever set-up is missing:
 

@@ -20,16 +20,15 @@
 #include "text.h"
 #include "verbs.h"
 
-enum { MOST_BATCHES = 16, MOST_LENGTHS = 16 };
+enum { MOST_BATCHES = 16, MOST_LENGTHS = 16, STEPS_AT_ROWS = 128 };
 
 static struct options {
-    const char *model, *shape, *type, *device, *kv, *policies, *batches, *lengths, *stagger, *json, *csv, *svg;
+    const char *model, *shape, *type, *device, *kv, *policies, *batches, *lengths, *rows, *stagger, *json, *csv, *svg;
     uint32_t prompt, threads, sample_steps;
     uint64_t budget, bandwidth, seed;
     float temperature;
 } opt = {.device = "cpu",
          .kv = "auto",
-         .policies = "full;rpc:p=1024;rpc:p=4096",
          .batches = "1,8,16,32",
          .lengths = "4096,8192,16384,32768",
          .stagger = "off",
@@ -43,15 +42,20 @@ static arg args[] = {
     {ARG_TEXT, "--type", NULL, "TYPE", &opt.type, 0, 0,
      "of a shape's weights: bf16, f16, f32, q8_0, q4_0, q5_0, q4_k, q6_k, q4_k_m (bf16)", false},
     {.kind = ARG_GROUP, .help = "What is measured: every combination"},
-    {ARG_TEXT, "--policy", NULL, "SPEC;SPEC", &opt.policies, 0, 0, "policies (full;rpc:p=1024;rpc:p=4096)", false},
+    {ARG_TEXT, "--policy", NULL, "SPEC;SPEC", &opt.policies, 0, 0,
+     "policies (full;rpc:p=1024;rpc:p=4096; with --rows full)", false},
     {ARG_TEXT, "--batch", NULL, "N,N", &opt.batches, 0, 0, "sequences at once (1,8,16,32)", false},
     {ARG_TEXT, "--lengths", NULL, "N,N", &opt.lengths, 0, 0, "tokens that each generates (4096,8192,16384,32768)",
      false},
+    {ARG_TEXT, "--rows", NULL, "N,N", &opt.rows, 0, 0,
+     "not whole generations: steps at so many cached rows of each sequence", false},
     {ARG_COUNT, "--prompt", NULL, "N", &opt.prompt, 1, 1 << 20, "random tokens in front of them (128)", false},
     {ARG_TEXT, "--stagger", NULL, "on|off", &opt.stagger, 0, 0,
      "on: also with starts spread over a period, so that compressions do not coincide (off)", false},
     {ARG_COUNT, "--sample-steps", NULL, "N", &opt.sample_steps, 1, 1 << 16,
-     "extrapolate from N steps at a few lengths of the cache instead of running every step", false},
+     "extrapolate from N steps at a few lengths of the cache instead of running every step; with --rows: how many "
+     "(128)",
+     false},
     {ARG_REAL, "--temperature", NULL, "T", &opt.temperature, 0, 100, "0: greedy (0)", false},
     {ARG_SEED, "--seed", NULL, "N", &opt.seed, 0, 0, "of weights, prompts and draws (0)", false},
     {.kind = ARG_GROUP, .help = "Running"},
@@ -90,7 +94,7 @@ void bench_help(void) {
 
 typedef struct bench {
     policies policies;
-    uint32_t batch[MOST_BATCHES], length[MOST_LENGTHS]; // as given; ascending
+    uint32_t batch[MOST_BATCHES], length[MOST_LENGTHS]; // as given; ascending. With --rows a length is a number of rows
     size_t n_batches, n_lengths, n_phases;
 
     pith_model *model;
@@ -149,7 +153,7 @@ static int make_rows(bench *b) {
                     bench_row *row = row_of(b, i, s, l, p);
                     *row =
                         bench_row_make(b->policies.spec[p], b->policies.canonical[p], b->batch[i], b->length[l], s > 0);
-                    row->extrapolated = opt.sample_steps > 0;
+                    row->extrapolated = opt.sample_steps > 0 && !opt.rows;
                 }
     return EXIT_OK;
 }
@@ -163,10 +167,16 @@ static int check_options(bench *b) {
     b->n_phases = strcmp(opt.stagger, "on") ? 1 : 2;
     if (opt.sample_steps > 0 && b->n_phases > 1)
         return complain(EXIT_USAGE, "--sample-steps goes with --stagger off: it measures no compression");
+    if (opt.rows && b->n_phases > 1)
+        return complain(EXIT_USAGE, "--rows goes with --stagger off: there is nothing to spread");
+    if (opt.rows && opt.sample_steps == 0) opt.sample_steps = STEPS_AT_ROWS;
+    if (!opt.policies) opt.policies = opt.rows ? "full" : "full;rpc:p=1024;rpc:p=4096";
     int code = policies_read(&b->policies, opt.policies);
     if (code == EXIT_OK)
         code = read_numbers("--batch", opt.batches, MEASURE_MOST_BATCH, b->batch, MOST_BATCHES, &b->n_batches);
-    if (code == EXIT_OK) code = read_numbers("--lengths", opt.lengths, 1 << 24, b->length, MOST_LENGTHS, &b->n_lengths);
+    if (code == EXIT_OK)
+        code = read_numbers(opt.rows ? "--rows" : "--lengths", opt.rows ? opt.rows : opt.lengths, 1 << 24, b->length,
+                            MOST_LENGTHS, &b->n_lengths);
     if (code != EXIT_OK) return code;
     qsort(b->length, b->n_lengths, sizeof *b->length, ascending);
     b->engine = (pith_engine_params){.device = opt.device, .n_threads = opt.threads};
@@ -196,6 +206,15 @@ static int no_room(bench *b) {
 
 static bool on_cpu(void) { return !strcmp(opt.device, "cpu"); }
 
+static uint64_t longest_context(const bench *b) {
+    const uint32_t last = b->length[b->n_lengths - 1];
+    if (!opt.rows) return measure_context(opt.prompt, last);
+    uint32_t batch = 0;
+    for (size_t i = 0; i < b->n_batches; i++)
+        if (b->batch[i] > batch) batch = b->batch[i];
+    return measure_filled_context(last, opt.sample_steps, batch);
+}
+
 static int open_model(bench *b) {
     if (on_cpu() && opt.bandwidth == 0) { // before the model: it may leave no room for the buffer
         uint32_t n = opt.threads;
@@ -209,24 +228,29 @@ static int open_model(bench *b) {
                                           opt.device, NULL, &b->model, &b->err);
     if (status != PITH_OK) return no_room(b);
     pith_model_describe(b->model, &b->info);
-    const uint64_t longest = measure_context(opt.prompt, b->length[b->n_lengths - 1]);
+    const uint32_t last = b->length[b->n_lengths - 1];
+    const uint64_t longest = longest_context(b);
+    if (longest > b->info.n_ctx && opt.rows)
+        return complain(EXIT_USAGE, "--rows %u needs %llu positions, the model has %u", last,
+                        (unsigned long long)longest, b->info.n_ctx);
     if (longest > b->info.n_ctx)
         return complain(EXIT_USAGE, "--prompt %u and --lengths %u need %llu positions, the model has %u", opt.prompt,
-                        b->length[b->n_lengths - 1], (unsigned long long)longest, b->info.n_ctx);
+                        last, (unsigned long long)longest, b->info.n_ctx);
     return EXIT_OK;
 }
 
 static json_t *settings_of(const bench *b, const pith_engine_info *e) {
     char *name = text_clean(b->info.name, strlen(b->info.name));
     static const char *const kv[] = {[PITH_KV_F16] = "f16", [PITH_KV_F32] = "f32", [PITH_KV_BF16] = "bf16"};
-    json_t *j = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:s, s:I, s:f, s:f, s:I, s:b, s:s}", "model",
-                          name ? name : "", "type", opt.shape ? opt.type ? opt.type : "bf16" : "file", "architecture",
-                          b->info.architecture, "parameters", (json_int_t)b->info.n_parameters, "weight_bytes",
-                          (json_int_t)b->info.weight_bytes, "weight_step_bytes", (json_int_t)b->info.step_bytes,
-                          "device", e->device, "isa", e->isa, "threads", (json_int_t)e->n_threads, "kv", kv[e->kv_type],
-                          "prompt", (json_int_t)opt.prompt, "temperature", (double)opt.temperature,
-                          "read_bytes_per_second", b->bandwidth, "sample_steps", (json_int_t)opt.sample_steps,
-                          "stagger", !strcmp(opt.stagger, "on"), "version", PITH_VERSION);
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:s, s:I, s:f, s:f, s:I, s:b, s:b, s:s}", "model",
+                  name ? name : "", "type", opt.shape ? opt.type ? opt.type : "bf16" : "file", "architecture",
+                  b->info.architecture, "parameters", (json_int_t)b->info.n_parameters, "weight_bytes",
+                  (json_int_t)b->info.weight_bytes, "weight_step_bytes", (json_int_t)b->info.step_bytes, "device",
+                  e->device, "isa", e->isa, "threads", (json_int_t)e->n_threads, "kv", kv[e->kv_type], "prompt",
+                  (json_int_t)opt.prompt, "temperature", (double)opt.temperature, "read_bytes_per_second", b->bandwidth,
+                  "sample_steps", (json_int_t)opt.sample_steps, "stagger", !strcmp(opt.stagger, "on"), "rows",
+                  opt.rows != NULL, "version", PITH_VERSION);
     free(name);
     return j;
 }
@@ -239,7 +263,8 @@ static void set_title(bench *b, const pith_engine_info *e) {
     else
         n += (size_t)snprintf(b->title + n, sizeof b->title - n, "%u thread%s of a CPU (%s)", e->n_threads,
                               e->n_threads == 1 ? "" : "s", e->isa);
-    n += (size_t)snprintf(b->title + n, sizeof b->title - n, ", prompt of %u tokens", opt.prompt);
+    if (opt.rows) n += (size_t)snprintf(b->title + n, sizeof b->title - n, ", %u steps", opt.sample_steps);
+    else n += (size_t)snprintf(b->title + n, sizeof b->title - n, ", prompt of %u tokens", opt.prompt);
     if (b->bandwidth > 0) snprintf(b->title + n, sizeof b->title - n, ", reads %.1f GB/s", b->bandwidth / 1e9);
 }
 
@@ -251,8 +276,7 @@ static int ask_engine(bench *b) {
         return b->settings ? EXIT_OK : no_memory();
     }
     pith_engine_params params = b->engine;
-    params.max_sequences = 1, params.n_ctx = (uint32_t)measure_context(opt.prompt, b->length[b->n_lengths - 1]),
-    params.kv_budget_bytes = 64 << 20;
+    params.max_sequences = 1, params.n_ctx = (uint32_t)longest_context(b), params.kv_budget_bytes = 64 << 20;
     pith_engine *engine;
     if (pith_engine_new(b->model, &params, &engine, &b->err) != PITH_OK) {
         const int code = no_room(b);
@@ -267,8 +291,8 @@ static int ask_engine(bench *b) {
     pith_status status = PITH_OK;
     for (size_t p = 0; p < b->policies.n; p++)
         for (size_t l = 0; l < b->n_lengths && status == PITH_OK; l++)
-            status = pith_peak_bytes(engine, b->policies.canonical[p], opt.prompt, b->length[l] + 1,
-                                     &b->peak_bytes[p][l], &b->err);
+            status = pith_peak_bytes(engine, b->policies.canonical[p], opt.rows ? b->length[l] : opt.prompt,
+                                     (opt.rows ? opt.sample_steps : b->length[l]) + 1, &b->peak_bytes[p][l], &b->err);
     pith_engine_free(engine);
     if (status != PITH_OK) return failed(&b->err);
     set_title(b, &e);
@@ -341,45 +365,75 @@ static int fill_rows(bench *b, const measurement *m, size_t batch, size_t phase,
     return EXIT_OK;
 }
 
+static measure_job job_of(bench *b, size_t batch, size_t phase, size_t length, size_t policy) {
+    const uint32_t n_seqs = b->batch[batch];
+    measure_job job = {.model = b->model,
+                       .engine = b->engine,
+                       .policy = b->policies.canonical[policy],
+                       .batch = n_seqs,
+                       .prompt = opt.rows ? b->length[length] : opt.prompt,
+                       .n_steps = opt.rows ? opt.sample_steps : b->length[length],
+                       .spacing = phase > 0 ? spacing_of(b, policy, n_seqs) : 0,
+                       .filled = opt.rows != NULL,
+                       .temperature = opt.temperature,
+                       .seed = opt.seed,
+                       .go_on = on_step,
+                       .ctx = b};
+    // Those that are filled get what their contexts take: some tokens more than the steps that are measured.
+    const bench_row *row = row_of(b, batch, phase, length, policy);
+    job.engine.kv_budget_bytes = job.filled ? UINT64_MAX : (uint64_t)row->value[BENCH_NEEDED];
+    return job;
+}
+
+// *m has no steps where something did not fit, which the row then says.
+static int measure_row(bench *b, size_t batch, size_t phase, size_t length, size_t policy, measurement *m) {
+    *m = (measurement){0};
+    bench_row *row = row_of(b, batch, phase, length, policy);
+    if (!fits(row, (uint64_t)row->value[BENCH_NEEDED])) return EXIT_OK;
+    const measure_job job = job_of(b, batch, phase, length, policy);
+    const pith_status status =
+        row->extrapolated ? sampled_run(&job, opt.sample_steps, m, &b->err) : measure_run(&job, m, &b->err);
+    if (status == PITH_E_MEMORY) note_no_memory(row, b->err.msg);
+    return status == PITH_OK || status == PITH_E_MEMORY ? EXIT_OK : failed(&b->err);
+}
+
 // One generation serves all lengths: what is said of a shorter one is what had happened by then. Where the longest does
 // not fit, the next one is tried.
+static int run_generations(bench *b, size_t batch, size_t phase, size_t policy) {
+    for (size_t l = b->n_lengths; l-- > 0;) {
+        measurement m;
+        int code = measure_row(b, batch, phase, l, policy, &m);
+        const bool none = row_of(b, batch, phase, l, policy)->outcome == BENCH_NO_MEMORY;
+        if (code == EXIT_OK && !none) code = fill_rows(b, &m, batch, phase, policy, l);
+        measure_free(&m);
+        if (code != EXIT_OK || !none) return code;
+    }
+    return EXIT_OK;
+}
+
+static int run_at_rows(bench *b, size_t batch, size_t policy) {
+    for (size_t l = 0; l < b->n_lengths && !interrupted; l++) {
+        measurement m;
+        bench_row *row = row_of(b, batch, 0, l, policy);
+        int code = measure_row(b, batch, 0, l, policy, &m);
+        if (code == EXIT_OK && m.n > 0 && m.n == opt.sample_steps &&
+            !bench_row_fill(row, &m, m.n, (double)b->info.step_bytes, b->bandwidth))
+            code = no_memory();
+        measure_free(&m);
+        if (code != EXIT_OK) return code;
+    }
+    return EXIT_OK;
+}
+
 static int run_one(bench *b, size_t batch, size_t phase, size_t policy) {
     const uint32_t n_seqs = b->batch[batch];
     for (size_t l = 0; l < b->n_lengths; l++) {
         uint64_t bytes = n_seqs * b->peak_bytes[policy][l];
         // Sequences that start from one prompt copy its last page, unless it is full; the first one owns it already.
-        if (opt.prompt % b->page_rows != 0) bytes += b->lane_bytes;
+        if (!opt.rows && opt.prompt % b->page_rows != 0) bytes += b->lane_bytes;
         row_of(b, batch, phase, l, policy)->value[BENCH_NEEDED] = (double)bytes;
     }
-    for (size_t l = b->n_lengths; l-- > 0;) {
-        bench_row *row = row_of(b, batch, phase, l, policy);
-        const uint64_t bytes = (uint64_t)row->value[BENCH_NEEDED];
-        if (!fits(row, bytes)) continue;
-        measure_job job = {.model = b->model,
-                           .engine = b->engine,
-                           .policy = b->policies.canonical[policy],
-                           .batch = n_seqs,
-                           .prompt = opt.prompt,
-                           .n_steps = b->length[l],
-                           .spacing = phase > 0 ? spacing_of(b, policy, n_seqs) : 0,
-                           .temperature = opt.temperature,
-                           .seed = opt.seed,
-                           .go_on = on_step,
-                           .ctx = b};
-        job.engine.kv_budget_bytes = bytes;
-        measurement m;
-        const pith_status status =
-            opt.sample_steps > 0 ? sampled_run(&job, opt.sample_steps, &m, &b->err) : measure_run(&job, &m, &b->err);
-        if (status == PITH_E_MEMORY) {
-            note_no_memory(row, b->err.msg);
-            continue;
-        }
-        if (status != PITH_OK) return failed(&b->err);
-        const int code = fill_rows(b, &m, batch, phase, policy, l);
-        measure_free(&m);
-        return code;
-    }
-    return EXIT_OK;
+    return opt.rows ? run_at_rows(b, batch, policy) : run_generations(b, batch, phase, policy);
 }
 
 static void note_speedups(bench *b, size_t batch, size_t phase, size_t length) {
@@ -396,7 +450,8 @@ static void note_speedups(bench *b, size_t batch, size_t phase, size_t length) {
 static int measure_all(bench *b) {
     const uint32_t longest = b->length[b->n_lengths - 1];
     const uint64_t n_runs = b->n_batches * b->n_phases * b->policies.n;
-    b->n_steps_total = n_runs * (opt.sample_steps > 0 ? 5 * opt.sample_steps : longest);
+    const uint64_t n_points = opt.rows ? b->n_lengths : 5; // of sampled.c
+    b->n_steps_total = n_runs * (opt.sample_steps > 0 ? n_points * opt.sample_steps : longest);
     b->started = pith_seconds();
     meter_begin(&b->meter, false);
     int code = EXIT_OK;
@@ -429,7 +484,14 @@ static int measure_all(bench *b) {
 // --------------------------------------------------------------------------------------------------- reporting
 
 static int report(bench *b) {
-    const bench_grid grid = {b->rows, b->n_batches, b->n_phases, b->n_lengths, b->policies.n, b->title, b->settings};
+    const bench_grid grid = {.rows = b->rows,
+                             .n_batches = b->n_batches,
+                             .n_phases = b->n_phases,
+                             .n_lengths = b->n_lengths,
+                             .n_policies = b->policies.n,
+                             .at_rows = opt.rows != NULL,
+                             .title = b->title,
+                             .settings = b->settings};
     if (!bench_report_table(stdout, &grid)) return complain(EXIT_FAILED, "standard output: %s", strerror(errno));
     int code = outfile_keep(&b->json, !b->json.file || bench_report_json(b->json.file, &grid));
     if (code == EXIT_OK) code = outfile_keep(&b->csv, !b->csv.file || bench_report_csv(b->csv.file, &grid));

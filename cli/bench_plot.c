@@ -63,9 +63,10 @@ static void draw_panel(FILE *out, const bench_grid *g, size_t block, size_t whic
         }
     char id[32], about[160];
     snprintf(id, sizeof id, "%s-%zu", what->id, block);
-    snprintf(about, sizeof about, "%s against the number of generated tokens, a line for each policy, batch %u.",
-             what->title, row_at(g, block, 0, 0)->batch);
-    const eval_plot_labels labels = {id, what->title, about, "generated tokens", what->y};
+    const char *x_name = g->at_rows ? "cached rows" : "generated tokens";
+    snprintf(about, sizeof about, "%s against the number of %s, a line for each policy, batch %u.", what->title, x_name,
+             row_at(g, block, 0, 0)->batch);
+    const eval_plot_labels labels = {id, what->title, about, x_name, what->y};
     const eval_plot p = eval_plot_begin(out, &labels, x_most, y_most);
     for (size_t i = 0; i < g->n_policies; i++) draw_policy(&p, g, what, block, i);
     eval_plot_end(&p);

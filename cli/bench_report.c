@@ -85,7 +85,7 @@ bool bench_report_table(FILE *out, const bench_grid *g) {
     fprintf(out, "%s\n", g->title);
     if (extrapolated)
         fputs("extrapolated: steps were measured at a few lengths of the cache only, compressions not at all\n", out);
-    fprintf(out, "\n%-*s  batch  length", label, "policy");
+    fprintf(out, "\n%-*s  batch  %6s", label, "policy", g->at_rows ? "rows" : "length");
     if (phases) fprintf(out, "  %-12s", "sequences");
     for (size_t c = 0; c < N_COLUMNS; c++) fprintf(out, "  %*s", width[c], columns[c].name);
     fputc('\n', out);

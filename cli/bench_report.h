@@ -11,6 +11,7 @@
 typedef struct bench_grid {
     const bench_row *rows; // (n_batches, n_phases, n_lengths, n_policies)
     size_t n_batches, n_phases, n_lengths, n_policies;
+    bool at_rows;           // a row's length is a number of cached rows, not that of a generation
     const char *title;      // one line: model, device, settings
     const json_t *settings; // an object
 } bench_grid;
@@ -29,7 +30,7 @@ bool bench_report_csv(FILE *out, const bench_grid *grid);
 // every one of bench_keys: a number or null}]}
 bool bench_report_json(FILE *out, const bench_grid *grid);
 
-// Throughput and peak memory against length, a line for each policy, a pair of panels for each batch and phase.
+// Throughput and peak memory against the length, a line for each policy, a pair of panels for each batch and phase.
 bool bench_report_svg(FILE *out, const bench_grid *grid);
 
 #endif

@@ -130,7 +130,8 @@ bool bench_row_fill(bench_row *row, const measurement *m, uint32_t n, double ste
     // A GPU's pool is taken at once, for the longest generation of the run: this length would have reserved less (or
     // more than what was measured for an extrapolation).
     row->value[BENCH_MEMORY] = (double)m->steps[n - 1].memory_bytes;
-    if (m->on_device) row->value[BENCH_MEMORY] -= (double)m->pool_bytes - row->value[BENCH_NEEDED];
+    if (m->engine.device_bytes_total > 0)
+        row->value[BENCH_MEMORY] -= (double)m->engine.pool_bytes - row->value[BENCH_NEEDED];
     row->value[BENCH_STEP_BYTES] = step_bytes + row_bytes / n;
     if (bandwidth > 0) row->value[BENCH_SHARE] = (n * step_bytes + row_bytes) / seconds / bandwidth;
     fill_latencies(row, m, n, scratch);

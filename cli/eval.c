@@ -21,14 +21,15 @@
 enum { MOST_BATCH = 512 };
 
 static struct options {
-    const char *task, *model, *device, *kv, *policies, *data, *out, *shard, *html;
-    bool json;
+    const char *task, *model, *device, *kv, *policies, *data, *out, *shard, *by, *html;
+    bool json, markdown;
     uint32_t samples, batch, max_new, limit, threads, context;
     float temperature, top_p;
     uint64_t seed, budget;
 } opt = {.device = "cpu",
          .kv = "auto",
          .policies = "full;rpc",
+         .by = "band",
          .samples = 1,
          .batch = 8,
          .max_new = 16384,
@@ -61,6 +62,9 @@ static arg args[] = {
     {ARG_BYTES, "--kv-budget", NULL, "BYTES", &opt.budget, 0, 0, "most memory of the cache, such as 2G", false},
     {.kind = ARG_GROUP, .help = "Results"},
     {ARG_TEXT, "--out", "-o", "DIR", &opt.out, 0, 0, "folder of the samples; a run goes on where it stopped", false},
+    {ARG_TEXT, "--by", NULL, "FIELD", &opt.by, 0, 0, "field of the problems that groups them, a table each (band)",
+     false},
+    {ARG_FLAG, "--markdown", NULL, NULL, &opt.markdown, 0, 0, "print one Markdown table instead", false},
     {ARG_FLAG, "--json", NULL, NULL, &opt.json, 0, 0, "print one JSON object instead of the table, no progress", false},
     {ARG_TEXT, "--html", NULL, "FILE", &opt.html, 0, 0, "write a page with tables and plots", false},
 };
@@ -120,13 +124,24 @@ static int read_shard(eval_part *part) {
 static int check_options(run *r) {
     if (!opt.model) return complain(EXIT_USAGE, "expected --model FILE (pith help eval)");
     if (!opt.out) return complain(EXIT_USAGE, "expected --out DIR (pith help eval)");
+    if (opt.json && opt.markdown) return complain(EXIT_USAGE, "expected --json or --markdown, found both");
     const int code = read_policies(r);
     return code == EXIT_OK ? read_shard(&r->part) : code;
+}
+
+// A task without bands is one group; a field that somebody asked for should be there.
+static bool has_groups(const eval_task *task) {
+    for (size_t i = 0; i < task->n; i++)
+        if (eval_problem_text(&task->problems[i], opt.by)) return true;
+    return strcmp(opt.by, "band") == 0;
 }
 
 static int load_task(run *r) {
     if (eval_files_find(opt.task, opt.data, &r->files, &r->err) != PITH_OK) return failed(&r->err);
     if (eval_task_load(&r->files, &r->task, &r->err) != PITH_OK) return failed(&r->err);
+    if (!has_groups(&r->task))
+        return complain(EXIT_FAILED, "--by: expected a field with text in a problem of %s, found no \"%s\"",
+                        r->files.name, opt.by);
     r->part.limit = opt.limit && opt.limit < r->task.n ? opt.limit : (uint32_t)r->task.n;
     r->part.samples = opt.samples;
     r->n_total = r->policies.n * eval_part_problems(&r->part) * opt.samples;
@@ -342,7 +357,8 @@ static int write_page(run *r, const eval_summary *summary, const eval_about *abo
 
 static int report(run *r) {
     eval_summary summary;
-    if (eval_summarize(&r->task, r->results, r->policies.n, &summary, &r->err) != PITH_OK) return failed(&r->err);
+    if (eval_summarize(&r->task, opt.by, r->results, r->policies.n, &summary, &r->err) != PITH_OK)
+        return failed(&r->err);
     char title[512];
     snprintf(title, sizeof title, "%s: %u of %zu problems, %u sample%s each, %s, temperature %g, top-p %g, seed %llu",
              r->files.name, eval_part_problems(&r->part), r->task.n, opt.samples, opt.samples == 1 ? "" : "s",
@@ -352,6 +368,7 @@ static int report(run *r) {
     json_t *settings = json_copy(r->settings);
     json_object_set_new(settings, "samples", json_integer(opt.samples));
     json_object_set_new(settings, "limit", json_integer(r->part.limit));
+    json_object_set_new(settings, "by", json_string(opt.by));
     json_object_set_new(settings, "shard", json_pack("[i, i]", (int)r->part.shard + 1, (int)r->part.n_shards));
     const eval_about about = {title, settings};
 
@@ -363,7 +380,7 @@ static int report(run *r) {
                   fflush(stdout) == 0;
         json_decref(all);
     } else if (code == EXIT_OK) {
-        written = eval_table_print(stdout, &summary, &about);
+        written = (opt.markdown ? eval_table_markdown : eval_table_print)(stdout, &summary, &about);
     }
     if (!written) code = complain(EXIT_FAILED, "standard output: %s", strerror(errno));
     json_decref(settings);

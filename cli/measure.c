@@ -38,7 +38,7 @@ static uint64_t process_bytes(void) {
     return n == 2 ? resident * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-uint64_t measure_memory(const pith_engine *engine) {
+static uint64_t memory_bytes(const pith_engine *engine) {
     pith_engine_info info;
     pith_engine_describe(engine, &info);
     return info.device_bytes_total > 0 ? info.device_bytes_used : process_bytes();
@@ -51,14 +51,15 @@ static uint64_t cache_bytes(const run *r, uint32_t n_rows) {
 
 // -------------------------------------------------------------------------------------------------- sequences
 
-pith_status measure_prompt(const measure_job *job, pith_sequence *seq, uint32_t which, uint32_t n, pith_error *err) {
+// n random tokens for the sequence `which`.
+static pith_status give_prompt(const run *r, uint32_t which, uint32_t n) {
     pith_model_info model;
-    pith_model_describe(job->model, &model);
+    pith_model_describe(r->job->model, &model);
     pith_token *tokens = malloc(n * sizeof *tokens);
-    if (!tokens) return no_memory(err);
+    if (!tokens) return no_memory(r->err);
     for (uint32_t i = 0; i < n; i++)
-        tokens[i] = (pith_token)(pith_mix64(pith_mix64(job->seed + which) + i) % model.n_vocab);
-    const pith_status status = pith_sequence_prompt(seq, tokens, n, err);
+        tokens[i] = (pith_token)(pith_mix64(pith_mix64(r->job->seed + which) + i) % model.n_vocab);
+    const pith_status status = pith_sequence_prompt(r->seqs[which], tokens, n, r->err);
     free(tokens);
     return status;
 }
@@ -71,16 +72,15 @@ static pith_sequence_params params_of(const run *r, uint32_t which) {
         (pith_sampling){.temperature = r->job->temperature, .top_p = 1, .seed = r->job->seed, .stream = which};
     params.ignore_end = true;
     params.max_new = r->job->n_steps + 1; // the last token of a turn is drawn and not read: it is never asked for
+    if (r->job->filled) params.max_new += r->job->batch + 1;
     return params;
 }
 
 static pith_status new_sequence(run *r) {
-    const uint32_t which = r->n_seqs;
-    const pith_sequence_params params = params_of(r, which);
-    pith_status status = pith_sequence_new(r->engine, &params, &r->seqs[which], r->err);
-    if (status != PITH_OK) return status;
-    r->n_seqs++;
-    return measure_prompt(r->job, r->seqs[which], which, r->job->prompt, r->err);
+    const pith_sequence_params params = params_of(r, r->n_seqs);
+    const pith_status status = pith_sequence_new(r->engine, &params, &r->seqs[r->n_seqs], r->err);
+    r->n_seqs += status == PITH_OK;
+    return status;
 }
 
 static pith_sequence_info info_of(const pith_sequence *seq) {
@@ -96,6 +96,7 @@ static pith_status step(const run *r) {
 
 static pith_status start_together(run *r) {
     pith_status status = new_sequence(r);
+    if (status == PITH_OK) status = give_prompt(r, 0, r->job->prompt);
     while (status == PITH_OK && info_of(r->seqs[0]).phase == PITH_PREFILL) status = step(r);
     for (; status == PITH_OK && r->n_seqs < r->job->batch; r->n_seqs += status == PITH_OK) {
         const pith_sequence_params params = params_of(r, r->n_seqs);
@@ -117,12 +118,39 @@ static pith_status start_together(run *r) {
 static pith_status start_apart(run *r, bool *stopped) {
     pith_status status = PITH_OK;
     for (uint32_t i = 0; status == PITH_OK && !*stopped; i++) {
-        if (r->n_seqs < r->job->batch && i % r->job->spacing == 0) status = new_sequence(r);
+        if (r->n_seqs < r->job->batch && i % r->job->spacing == 0) {
+            status = new_sequence(r);
+            if (status == PITH_OK) status = give_prompt(r, r->n_seqs - 1, r->job->prompt);
+        }
         if (status == PITH_OK) status = step(r);
         if (r->n_seqs == r->job->batch && info_of(r->seqs[r->n_seqs - 1]).phase == PITH_READY) break;
         *stopped = !r->job->go_on(r->job->ctx, 0);
     }
     return status;
+}
+
+static pith_status read_prompt(run *r, uint32_t which, uint32_t n, bool *stopped) {
+    pith_status status = give_prompt(r, which, n);
+    while (status == PITH_OK && !*stopped && info_of(r->seqs[which]).phase == PITH_PREFILL) {
+        status = step(r);
+        *stopped = !r->job->go_on(r->job->ctx, 0);
+    }
+    return status;
+}
+
+// A sequence whose prompt is read would go on to generate while the others' are: it is stopped, and one more token, a
+// turn of its own, starts them all. The first step with all of them is not measured.
+static pith_status start_filled(run *r, bool *stopped) {
+    pith_status status = PITH_OK;
+    for (uint32_t i = 0; status == PITH_OK && i < r->job->batch && !*stopped; i++) {
+        status = new_sequence(r);
+        if (status != PITH_OK || r->job->prompt == 1) continue;
+        status = read_prompt(r, i, r->job->prompt - 1, stopped);
+        if (status == PITH_OK) pith_sequence_stop(r->seqs[i]);
+    }
+    for (uint32_t i = 0; status == PITH_OK && i < r->n_seqs && !*stopped; i++) status = give_prompt(r, i, 1);
+    while (status == PITH_OK && !*stopped && info_of(r->seqs[r->n_seqs - 1]).phase == PITH_PREFILL) status = step(r);
+    return status == PITH_OK && !*stopped ? step(r) : status;
 }
 
 // ------------------------------------------------------------------------------------------------- measuring
@@ -153,14 +181,14 @@ static pith_status measure_steps(run *r, measurement *out) {
         r->rows[i] = now.rows, r->compressions[i] = now.n_compressions;
     }
     const pith_sequence_info first = info_of(r->seqs[0]);
-    const uint32_t n = r->job->n_steps > first.n_generated ? r->job->n_steps - first.n_generated : 0;
-    out->ahead = first.n_generated;
+    out->ahead = r->job->filled ? 0 : first.n_generated;
+    const uint32_t n = r->job->n_steps > out->ahead ? r->job->n_steps - out->ahead : 0;
     if (first.prefill_ms > 0) out->prefill_tokens_per_second = 1e3 * first.n_turn_prompt / first.prefill_ms;
 
     // A device may still be at work when a step returns, and is waited for by the next one. Looking at logits waits
     // too.
     pith_sequence_logits(r->seqs[r->n_seqs - 1]);
-    uint64_t cache_most = 0, memory_most = measure_memory(r->engine);
+    uint64_t cache_most = 0, memory_most = memory_bytes(r->engine);
     double before = pith_seconds();
     for (bool go_on = true; go_on && out->n < n;) {
         const pith_status status = step(r);
@@ -172,7 +200,7 @@ static pith_status measure_steps(run *r, measurement *out) {
         before = now;
         look(r, s);
         if (s->cache_bytes > cache_most) cache_most = s->cache_bytes;
-        const uint64_t memory = out->n % MEMORY_EVERY == 0 || out->n == n ? measure_memory(r->engine) : 0;
+        const uint64_t memory = out->n % MEMORY_EVERY == 0 || out->n == n ? memory_bytes(r->engine) : 0;
         if (memory > memory_most) memory_most = memory;
         s->cache_bytes = cache_most, s->memory_bytes = memory_most;
         go_on = r->job->go_on(r->job->ctx, r->n_seqs);
@@ -184,18 +212,22 @@ pith_status measure_run(const measure_job *job, measurement *out, pith_error *er
     *out = (measurement){0};
     run r = {.job = job, .err = err};
     pith_engine_params params = job->engine;
-    params.max_sequences = job->batch, params.n_ctx = (uint32_t)measure_context(job->prompt, job->n_steps);
+    params.max_sequences = job->batch;
+    params.n_ctx = (uint32_t)(job->filled ? measure_filled_context(job->prompt, job->n_steps, job->batch)
+                                          : measure_context(job->prompt, job->n_steps));
     pith_status status = pith_engine_new(job->model, &params, &r.engine, err);
     if (status != PITH_OK) return status;
     pith_engine_describe(r.engine, &r.info);
     pith_model_info model;
     pith_model_describe(job->model, &model);
     r.n_lanes = model.n_layers * model.n_kv_heads;
-    out->pool_bytes = r.info.pool_bytes, out->on_device = r.info.device_bytes_total > 0;
+    out->engine = r.info;
     out->steps = malloc(job->n_steps * sizeof *out->steps);
     if (!out->steps) status = no_memory(err);
     bool stopped = false;
-    if (status == PITH_OK) status = job->spacing > 0 ? start_apart(&r, &stopped) : start_together(&r);
+    if (status != PITH_OK) stopped = true;
+    else if (job->filled) status = start_filled(&r, &stopped);
+    else status = job->spacing > 0 ? start_apart(&r, &stopped) : start_together(&r);
     if (status == PITH_OK && !stopped) status = measure_steps(&r, out);
     pith_engine_free(r.engine);
     if (status != PITH_OK) measure_free(out);

@@ -235,7 +235,7 @@ bool eval_page_write(FILE *out, const eval_summary *s, const eval_about *about) 
     eval_plot_text(out, about->title);
     fputs("</h1>\n", out);
     write_legend(out, s);
-    for (size_t group = 0; group <= s->n_bands; group++) write_table(out, s, group);
+    for (size_t group = 0; group <= s->n_groups; group++) write_table(out, s, group);
     fputs(
         "<p>pass@1 is the mean over problems; its interval is Wilson's with the effective number of samples. The "
         "difference is to the first policy, over the samples that both have, with a bootstrap over problems. Means of "

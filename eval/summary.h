@@ -1,4 +1,4 @@
-// The numbers of the tables: one row for each policy, over all problems and for each band.
+// The numbers of the tables: one row for each policy, over all problems and for each group of them.
 #ifndef PITH_EVAL_SUMMARY_H
 #define PITH_EVAL_SUMMARY_H
 
@@ -15,27 +15,29 @@ typedef struct eval_row {
     double tokens;            // generated
     double rows_mean, rows_mean_share, rows_peak, rows_peak_share;
     double bytes_mean, bytes_mean_share, bytes_peak, bytes_peak_share;
-    double tokens_per_second; // decoded by this run; NaN: nothing, or a band
+    double tokens_per_second; // decoded by this run; NaN: nothing, or a group
 } eval_row;
 
 typedef struct eval_summary {
     const eval_task *task;       // borrowed, as are the results
     const eval_results *results; // (n_policies), the first is what others are compared with
     size_t n_policies;
-    const char **bands; // (n_bands), borrowed from the task, in order of first appearance; only bands with samples
-    size_t n_bands;
-    eval_row *rows; // (1 + n_bands, n_policies): all problems, then band by band
+    const char *by;              // the problems' field that groups them, borrowed
+    const char **groups;         // (n_groups): its texts, of the task, in order of first appearance; only those with samples
+    size_t n_groups;
+    eval_row *rows; // (1 + n_groups, n_policies): all problems, then group by group
 } eval_summary;
 
-pith_status eval_summarize(const eval_task *task, const eval_results *results, size_t n_policies, eval_summary *out,
-                           pith_error *err);
+// by: such as "band"; problems in which it is no text are in no group.
+pith_status eval_summarize(const eval_task *task, const char *by, const eval_results *results, size_t n_policies,
+                           eval_summary *out, pith_error *err);
 void eval_summary_free(eval_summary *);
 
 static inline const eval_row *eval_summary_row(const eval_summary *s, size_t group, size_t policy) {
     return &s->rows[group * s->n_policies + policy];
 }
 static inline const char *eval_summary_group(const eval_summary *s, size_t group) {
-    return group == 0 ? "all" : s->bands[group - 1];
+    return group == 0 ? "all" : s->groups[group - 1];
 }
 
 #endif

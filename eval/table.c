@@ -71,17 +71,49 @@ static void print_group(FILE *out, const eval_summary *s, size_t group, const in
 bool eval_table_print(FILE *out, const eval_summary *s, const eval_about *about) {
     int width[EVAL_COLUMNS + 1] = {6};
     for (size_t p = 0; p < s->n_policies; p++) width[0] = wider(width[0], strlen(s->results[p].label));
-    for (size_t g = 0; g <= s->n_bands; g++) width[0] = wider(width[0], strlen(eval_summary_group(s, g)));
+    for (size_t g = 0; g <= s->n_groups; g++) width[0] = wider(width[0], strlen(eval_summary_group(s, g)));
     for (size_t c = 0; c < EVAL_COLUMNS; c++) {
         width[c + 1] = (int)strlen(eval_columns[c].name);
-        for (size_t i = 0; i < (1 + s->n_bands) * s->n_policies; i++) {
+        for (size_t i = 0; i < (1 + s->n_groups) * s->n_policies; i++) {
             char cell[EVAL_CELL];
             eval_table_cell(&eval_columns[c], &s->rows[i], cell);
             width[c + 1] = wider(width[c + 1], strlen(cell));
         }
     }
     fprintf(out, "%s\n", about->title);
-    for (size_t g = 0; g <= s->n_bands; g++) print_group(out, s, g, width);
+    for (size_t g = 0; g <= s->n_groups; g++) print_group(out, s, g, width);
+    return fflush(out) == 0 && !ferror(out);
+}
+
+// --------------------------------------------------------------------------------------------- Markdown
+
+// Bars in a cell would end it.
+static void put_escaped(FILE *out, const char *text) {
+    for (; *text; text++) {
+        if (*text == '|') fputc('\\', out);
+        fputc(*text, out);
+    }
+}
+
+bool eval_table_markdown(FILE *out, const eval_summary *s, const eval_about *about) {
+    fprintf(out, "%s\n\n| ", about->title);
+    put_escaped(out, s->by);
+    fputs(" | policy |", out);
+    for (size_t c = 0; c < EVAL_COLUMNS; c++) fprintf(out, " %s |", eval_columns[c].name);
+    fputs("\n| --- | --- |", out);
+    for (size_t c = 0; c < EVAL_COLUMNS; c++) fputs(" ---: |", out);
+    for (size_t i = 0; i < (1 + s->n_groups) * s->n_policies; i++) {
+        const size_t group = (i / s->n_policies + 1) % (1 + s->n_groups), policy = i % s->n_policies; // all come last
+        fputs("\n| ", out);
+        if (policy == 0) put_escaped(out, eval_summary_group(s, group));
+        fprintf(out, " | `%s` |", s->results[policy].label);
+        for (size_t c = 0; c < EVAL_COLUMNS; c++) {
+            char cell[EVAL_CELL];
+            eval_table_cell(&eval_columns[c], eval_summary_row(s, group, policy), cell);
+            fprintf(out, " %s |", cell);
+        }
+    }
+    fputc('\n', out);
     return fflush(out) == 0 && !ferror(out);
 }
 
@@ -110,12 +142,12 @@ static json_t *row_json(const eval_row *r) {
 json_t *eval_table_json(const eval_summary *s, const eval_about *about) {
     json_t *policies = json_array();
     for (size_t p = 0; p < s->n_policies; p++) {
-        json_t *bands = json_object();
-        for (size_t g = 1; g <= s->n_bands; g++)
-            json_object_set_new(bands, s->bands[g - 1], row_json(eval_summary_row(s, g, p)));
+        json_t *groups = json_object();
+        for (size_t g = 1; g <= s->n_groups; g++)
+            json_object_set_new(groups, s->groups[g - 1], row_json(eval_summary_row(s, g, p)));
         json_array_append_new(policies, json_pack("{s:s, s:s, s:o, s:o}", "policy", s->results[p].policy, "spec",
                                                   s->results[p].label, "all", row_json(eval_summary_row(s, 0, p)),
-                                                  "bands", bands));
+                                                  "groups", groups));
     }
     return json_pack("{s:O, s:o}", "settings", about->settings, "policies", policies);
 }

@@ -24,6 +24,9 @@ void eval_table_cell(const eval_column *column, const eval_row *row, char out[EV
 // False: cannot write.
 bool eval_table_print(FILE *out, const eval_summary *s, const eval_about *about);
 
+// The same numbers as one Markdown table, whose first column is the group.
+bool eval_table_markdown(FILE *out, const eval_summary *s, const eval_about *about);
+
 // The same numbers as one JSON object, null for what there is not. New reference; NULL: no memory.
 json_t *eval_table_json(const eval_summary *s, const eval_about *about);
 

@@ -115,6 +115,10 @@ void eval_task_free(eval_task *t) {
     *t = (eval_task){.n = 0};
 }
 
+const char *eval_problem_text(const eval_problem *p, const char *field) {
+    return json_string_value(json_object_get(p->fields, field));
+}
+
 int64_t eval_task_find(const eval_task *t, const char *id) {
     const json_t *number = json_object_get(t->by_id, id);
     return number ? (int64_t)json_integer_value(number) : -1;

@@ -5,7 +5,7 @@
 //   answer  what is right: a string or an integer                      required
 //   system  text of a system message in front
 //   id      a string or an integer, unique; else the problem's number over all files, from 0
-//   band    a string: tables are made for each band too
+//   band    a string: tables are made for each band too, unless another field is to group the problems
 // Other fields are kept and written with every sample.
 #ifndef PITH_EVAL_TASK_H
 #define PITH_EVAL_TASK_H
@@ -32,6 +32,9 @@ typedef struct eval_task {
 // PITH_E_FORMAT names file, line and what was expected. `files` is borrowed.
 pith_status eval_task_load(const eval_files *files, eval_task *out, pith_error *err);
 void eval_task_free(eval_task *);
+
+// A field of the problem's line that is a text; NULL: it is not there, or something else. Borrowed.
+const char *eval_problem_text(const eval_problem *, const char *field);
 
 // The number of the problem with that id, -1: none.
 int64_t eval_task_find(const eval_task *, const char *id);

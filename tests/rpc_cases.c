@@ -73,11 +73,12 @@ static void discard(const rpc_cases *c) {
 
 void rpc_cases_check(rpc_cases *c, const char *what, uint32_t most_open) {
     const char *root = getenv("PITH_ROOT"), *python = getenv("PITH_PYTHON"); // set by tests/CMakeLists.txt
+    const char *oracle_name = getenv("PITH_RPC_ORACLE");                     // by people: rpc_torch.py
     char command[2048];
     fprintf(c->json, "]}\n");
     assert_int_equal(fclose(c->json) | fclose(c->data), 0);
-    snprintf(command, sizeof command, "'%s' '%s/tests/oracle/rpc_oracle.py' '%s/cases.json'",
-             python ? python : "python3", root ? root : ".", c->dir);
+    snprintf(command, sizeof command, "'%s' '%s/tests/oracle/%s' '%s/cases.json'", python ? python : "python3",
+             root ? root : ".", oracle_name ? oracle_name : "rpc_oracle.py", c->dir);
     FILE *oracle = popen(command, "r");
     assert_non_null(oracle);
     rewind(c->trace);

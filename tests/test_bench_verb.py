@@ -116,6 +116,25 @@ class Rows(unittest.TestCase):
             if r["outcome"] == "ok":
                 self.assertGreaterEqual(r["needed_bytes"], r["cache_bytes"])
 
+    def test_steps_at_so_many_rows(self):
+        weights, n = self.json["settings"]["weight_step_bytes"], 20
+        found = rows("--batch", "3,1", "--rows", "200,65", "--sample-steps", str(n))
+        self.assertEqual(list(found), [("full", b, r, False) for b in (3, 1) for r in (65, 200)])
+        for (_, batch, at, _), r in found.items():
+            self.assertFalse(r["extrapolated"])
+            self.assertEqual(r["outcome"], "ok")
+            self.assertAlmostEqual(r["tokens_per_second"] * r["seconds"], batch * n, places=6)
+            # One step is not measured, and the sequences begin one step after the other. Nothing is shared.
+            first = [at + 2 + ahead for ahead in range(batch)]
+            read = sum(rows + (n - 1) / 2 for rows in first)
+            self.assertAlmostEqual(r["step_bytes"], weights + read * LANES * (2 * 64 * 2 + 4), places=1)
+            self.assertEqual(r["cache_bytes"], sum(pages(rows + n - 1) for rows in first))
+        code, table, err = pith(*tiny("--batch", "1", "--rows", "5", "--sample-steps", "2", "--svg", path("at.svg")))
+        self.assertEqual(code, 0, err)
+        self.assertRegex(table.splitlines()[2], r"^policy +batch +rows ")
+        with open(path("at.svg")) as f:
+            self.assertIn("cached rows", f.read())
+
     def test_compressions_are_counted(self):
         for batch in (1, 3):
             self.assertEqual(self.row("rpc:p=32,r=4,c=4", batch, 200)["compressions"], 6 * batch)
@@ -273,6 +292,9 @@ class Refused(unittest.TestCase):
         self.expect(2, "--lengths: expected", "--shape", "tiny", "--lengths", "10;20")
         self.expect(2, "--stagger: expected on or off", "--shape", "tiny", "--stagger", "maybe")
         self.expect(2, "--sample-steps goes with", "--shape", "tiny", "--stagger", "on", "--sample-steps", "1")
+        self.expect(2, "--rows goes with", "--shape", "tiny", "--stagger", "on", "--rows", "10")
+        self.expect(2, "--rows: expected", "--shape", "tiny", "--rows", "10;20")
+        self.expect(2, "--rows 131000 needs", "--shape", "tiny", "--rows", "131000", "--bandwidth", "1G")
         self.expect(2, "unknown policy", "--shape", "tiny", "--policy", "full;best")
         self.expect(2, "found an empty one", "--shape", "tiny", "--policy", "full;")
         self.expect(2, "--kv: expected", "--shape", "tiny", "--kv", "q4_0")
@@ -289,7 +311,7 @@ class Refused(unittest.TestCase):
     def test_help(self):
         done = subprocess.run([PITH, "help", "bench"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 0)
-        for word in ("--shape", "--sample-steps", "--stagger", "r1-distill-qwen-7b", "qwq-32b"):
+        for word in ("--shape", "--rows", "--sample-steps", "--stagger", "r1-distill-qwen-7b", "qwq-32b"):
             self.assertIn(word, done.stdout)
 
 

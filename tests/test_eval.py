@@ -229,7 +229,7 @@ class Evaluations(unittest.TestCase):
             self.assertEqual({k: j["settings"][k] for k in json.load(f)}.keys() - j["settings"].keys(), set())
         full, rpc = j["policies"]
         self.assertEqual((full["spec"], rpc["spec"]), ("full", "rpc:p=16,r=4,c=4"))
-        self.assertEqual(list(full["bands"]), ["short", "long"])
+        self.assertEqual(list(full["groups"]), ["short", "long"])
         for p in (full, rpc):
             mine = [s for s in self.samples.values() if s["policy"] == p["policy"]]
             row = p["all"]
@@ -242,12 +242,37 @@ class Evaluations(unittest.TestCase):
             self.assertAlmostEqual(row["rows_mean_share"], mean(s["rows_mean"] for s in mine) /
                                    mean(s["rows_full_mean"] for s in mine), delta=1e-7)
             self.assertGreater(row["tokens_per_second"], 0)
-            self.assertIsNone(p["bands"]["long"]["tokens_per_second"])
-            self.assertEqual(p["bands"]["short"]["samples"], 12)
+            self.assertIsNone(p["groups"]["long"]["tokens_per_second"])
+            self.assertEqual(p["groups"]["short"]["samples"], 12)
         self.assertIsNone(full["all"]["difference"])
         self.assertEqual(rpc["all"]["pairs"], 21)
         self.assertEqual(full["all"]["rows_mean_share"], 1)
         self.assertLess(rpc["all"]["rows_mean_share"], 1)
+
+    def test_groups_by_another_field(self):
+        text = evaluate(self.out, "--by", "id", "--json")
+        policies = json.loads(text)["policies"]
+        self.assertEqual(list(policies[0]["groups"]), ["sum-%d" % i for i in range(N_PROBLEMS) if i != 3])
+        for p in policies:
+            mine = [s["correct"] for s in self.samples.values() if (s["policy"], s["problem"]) == (p["policy"], "sum-5")]
+            self.assertEqual(p["groups"]["sum-5"]["samples"], SAMPLES)
+            self.assertAlmostEqual(p["groups"]["sum-5"]["pass_at_1"]["mean"], mean(mine))
+        code, text, err = pith(*common(folder(), "--by", "colour"))
+        self.assertEqual((code, text), (1, ""))
+        self.assertEqual(err, 'pith: --by: expected a field with text in a problem of puzzles, found no "colour"\n')
+
+    def test_markdown_has_the_same_numbers(self):
+        rows = evaluate(self.out, "--markdown").splitlines()
+        self.assertEqual((rows[0], rows[1]), (self.table.splitlines()[0], ""))
+        cells = [[c.strip() for c in r.strip("|").split(" | ")] for r in rows[2:]]
+        self.assertEqual({len(c) for c in cells}, {12})
+        self.assertEqual(cells[0][:3], ["band", "policy", "samples"])
+        self.assertEqual([c[0] for c in cells[2:]], ["short", "", "long", "", "all", ""])
+        plain = {" ".join(r.split()) for r in without_speed(self.table)}
+        for c in cells[2:]:
+            self.assertIn(" ".join([c[1].strip("`")] + c[2:-1]), plain)
+        code, text, err = pith(*common(folder(), "--markdown", "--json"))
+        self.assertEqual((code, text), (2, ""))
 
     def test_the_page_is_whole(self):
         path = os.path.join(folder(), "page.html")

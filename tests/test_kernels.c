@@ -203,6 +203,47 @@ static void exp_sum_has_the_same_bits(void **state) {
     for_each_level(compare_exp_sum);
 }
 
+static void compare_swiglu(const pith_cpu_kernels *level) {
+    t_rng rng = 16;
+    for (uint32_t n = 0; n <= 100; n++) {
+        t_guarded gate = t_guard(n * sizeof(float)), up = t_guard(n * sizeof(float)), y = t_guard(n * sizeof(float));
+        float want[100];
+        for (uint32_t i = 0; i < n; i++) {
+            ((float *)gate.p)[i] = t_nasty(&rng) * (t_below(&rng, 8) ? 1.0f : 30.0f);
+            ((float *)up.p)[i] = t_nasty(&rng);
+        }
+        portable()->swiglu(gate.p, up.p, n, want);
+        level->swiglu(gate.p, up.p, n, y.p);
+        assert_memory_equal(y.p, want, n * sizeof(float));
+        level->swiglu(gate.p, up.p, n, up.p); // in place
+        assert_memory_equal(up.p, want, n * sizeof(float));
+        t_unguard(&gate), t_unguard(&up), t_unguard(&y);
+    }
+}
+static void swiglu_has_the_same_bits(void **state) {
+    (void)state;
+    for_each_level(compare_swiglu);
+}
+
+static void swiglu_is_right(void **state) {
+    (void)state;
+    t_rng rng = 17;
+    t_bound bound = {.what = "swiglu, 3 ulp"};
+    for (uint32_t i = 0; i < 100000; i++) {
+        const float gate = 20 * t_unit(&rng), up = t_unit(&rng);
+        float y;
+        portable()->swiglu(&gate, &up, 1, &y);
+        t_within(&bound, ulps((double)y, (double)gate / (1 + exp(-(double)gate)) * (double)up), 0, 3);
+    }
+    t_report(&bound);
+    for (int i = 0; i < 2; i++) { // far away the gate is shut or open
+        const float gate = i ? 1e30f : -1e30f, up = 2;
+        float y;
+        portable()->swiglu(&gate, &up, 1, &y);
+        assert_true(y == (i ? 2e30f : 0));
+    }
+}
+
 // The order of the sum: these 18 numbers have another sum in any simpler order.
 static void exp_sum_adds_in_the_documented_order(void **state) {
     (void)state;
@@ -364,6 +405,8 @@ int main(void) {
         cmocka_unit_test(exp_at_the_ends),
         cmocka_unit_test(exp_sum_has_the_same_bits),
         cmocka_unit_test(exp_sum_adds_in_the_documented_order),
+        cmocka_unit_test(swiglu_has_the_same_bits),
+        cmocka_unit_test(swiglu_is_right),
         cmocka_unit_test(soften_has_the_same_bits),
         cmocka_unit_test(soften_does_not_lose_a_nan),
         cmocka_unit_test(soften_by_hand),

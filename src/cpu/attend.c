@@ -56,18 +56,19 @@ void pith_attend_part(const pith_cpu_kernels *kernels, const pith_pages *pages, 
                       const float *q, size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out,
                       float *scratch, pith_stream *soon) {
     const uint32_t begin = part * PITH_PART_ROWS;
-    uint32_t end = begin;
+    uint32_t n_rows = begin;
     for (uint32_t a = 0; a < n_q; a++) {
         out.m[a] = -__builtin_inff(), out.l[a] = 0.0f;
-        if (n_seen[a] > end) end = n_seen[a];
+        if (n_seen[a] > n_rows) n_rows = n_seen[a];
     }
-    if (end - begin > PITH_PART_ROWS) end = begin + PITH_PART_ROWS;
-    // The part's first keys: nothing before them takes long enough to hide their way, so all at once.
+    const uint32_t end = n_rows - begin > PITH_PART_ROWS ? begin + PITH_PART_ROWS : n_rows;
+    // The part's first keys: unless this thread has just read the part before, they are still on their way, and nothing
+    // takes long enough to hide it.
     if (begin < end) pith_fetch(k_of_row(pages, lane, begin), pith_page_k_bytes(&pages->geo));
     memset(out.acc, 0, (size_t)n_q * pages->geo.head_dim * sizeof(float));
 
     for (uint32_t first = begin; first < end; first += PITH_PAGE_ROWS) {
-        const bool last = end - first <= PITH_PAGE_ROWS;
+        const bool last = n_rows - first <= PITH_PAGE_ROWS; // of the lane: the next part is most likely ours as well
         attend_page(kernels, pages, lane, first, last ? NULL : k_of_row(pages, lane, first + PITH_PAGE_ROWS), q, stride,
                     n_q, n_seen, out, scratch, soon);
     }

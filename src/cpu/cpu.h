@@ -1,8 +1,10 @@
 // The CPU backend's insides, shared by its files.
 //
-// A plan is a ggml graph. Norms, rotary embedding, activations and the products of prefill rows are ggml's nodes; what
-// touches the cache and the products of decode rows are custom nodes of ours (nodes.c). Values of all plans lie in one
-// compute buffer, since plans run one at a time.
+// A plan is a ggml graph. What touches the cache is a custom node of ours (nodes.c), and so is most of a decode step:
+// between two nodes all threads wait for one another, so a step has as few of them as it can. Products of one input are
+// one node, which also adds the residual stream; norms and activations are a part of packing a product's input
+// (inputs.c). The rest, and everything else in prefill, are ggml's nodes. Values of all plans lie in one compute buffer,
+// since plans run one at a time.
 #ifndef PITH_CPU_CPU_H
 #define PITH_CPU_CPU_H
 
@@ -20,6 +22,7 @@
 enum {
     PREFILL_QUERY_ROWS = 32, // query rows that share one pass over a page in prefill
     MAX_TYPES = 64,          // more than ggml has tensor types
+    MOST_JOINT = 3,          // products that are one node: Q, K and V
 };
 
 // Attention's scratch of one thread, for up to n_rows query rows.
@@ -103,18 +106,29 @@ typedef struct pith_cpu {
     size_t sample_bytes;
 } pith_cpu;
 
+// One of the products that are a node.
+typedef struct pith_joint {
+    pith_matrix matrix;
+    const float *bias; // (M) or NULL
+    int64_t first;     // its first row among those of all, each matrix taking up a multiple of PITH_PRODUCT_ROW_STEP
+    size_t y;          // where its results (n, M) begin in the node's, in floats
+} pith_joint;
+
 // What a custom node of ours needs beside its source tensors.
 typedef struct pith_node {
     struct pith_plan *plan;
-    const pith_product *product; // PACK
-    uint32_t n;                  // PACK, PRODUCT: columns
-    size_t packed_bytes;         // PACK, PRODUCT: of one column
-    pith_matrix matrix;          // PRODUCT
-    struct pith_node *then;      // PRODUCT, ATTEND: the plan's next product, NULL when it was the last
-    const float *bias;           // PRODUCT: (M) or NULL
-    bool to_step;                // PRODUCT: write into the step's logits
-    uint32_t layer;              // APPEND, ATTEND, MERGE
-    atomic_uint next;            // next task to be claimed; 0 before a replay
+    const pith_product *product;  // PACK
+    const float *norm;            // PACK: (K) weights of a norm in front, or NULL
+    float eps;                    // of that norm
+    uint32_t n;                   // PACK, PRODUCT: columns
+    size_t packed_bytes;          // PACK, PRODUCT: of one column
+    pith_joint joint[MOST_JOINT]; // PRODUCT: (n_joint)
+    uint32_t n_joint;
+    int64_t m;                    // PRODUCT: rows of all
+    struct pith_node *then;       // PRODUCT, ATTEND: the plan's next product, NULL when it was the last
+    bool to_step;                 // PRODUCT: write into the step's logits
+    uint32_t layer;               // APPEND, ATTEND, MERGE
+    atomic_uint next;             // next task to be claimed; 0 before a replay
 } pith_node;
 
 struct pith_plan {
@@ -128,8 +142,9 @@ struct pith_plan {
     pith_node *nodes; // (cap_nodes)
     uint32_t n_nodes, cap_nodes;
     struct ggml_tensor *ids, *pos, *out; // inputs: (n), (n), (n_out)
-    // The last packed value: Q, K and V share one, gate and up another.
-    struct ggml_tensor *pack_of, *packed;
+    // The last product of a decode plan, which others of the same input join: Q, K and V are one, gate and up another.
+    struct ggml_tensor *product_of, *product;
+    pith_node *product_node;
     const pith_product *pack_by;
     pith_node *unlinked[2]; // the last product and the last attend, until the next product is known
     int32_t *inputs; // memory of ids, pos and out
@@ -164,8 +179,11 @@ bool pith_cpu_weights_init(pith_cpu *); // false: no memory
 void pith_cpu_weights_free(pith_cpu *);
 pith_matrix pith_cpu_matrix(pith_cpu *, const pith_weight *);
 
+// inputs.c: bytes of a packing node's result, for columns of k activations.
+size_t pith_cpu_input_bytes(const pith_node *, int64_t k);
+
 // nodes.c: bodies of the custom nodes.
-void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata); // inputs.c
 void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata);
 void pith_node_append(struct ggml_tensor *dst, int ith, int nth, void *userdata);
 void pith_node_attend(struct ggml_tensor *dst, int ith, int nth, void *userdata);

@@ -45,6 +45,9 @@ typedef struct pith_cpu_kernels {
     // exp(x[i] - shift) into x for n entries, their sum as return value: partial sums by i mod 16, ascending.
     float (*exp_sum)(float *x, uint32_t n, float shift);
 
+    // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i] for n entries; y may be one of the others.
+    void (*swiglu)(const float *gate, const float *up, uint32_t n, float *y);
+
     // f32 -> f16, to nearest even. Out-of-range values become infinities.
     void (*to_f16)(const float *x, uint16_t *y, uint32_t n);
 } pith_cpu_kernels;

@@ -155,6 +155,16 @@ ISA static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, flo
     for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
+ISA static void swiglu(const float *gate, const float *up, uint32_t n, float *y) {
+    uint32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const __m256 x = _mm256_loadu_ps(gate + i), e = exp8(_mm256_sub_ps(_mm256_setzero_ps(), x));
+        const __m256 silu = _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(silu, _mm256_loadu_ps(up + i)));
+    }
+    for (; i < n; i++) y[i] = gate[i] / (1.0f + pith_exp(-gate[i])) * up[i];
+}
+
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     uint32_t i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -163,7 +173,7 @@ ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     for (; i < n; i++) y[i] = pith_f32_to_f16(x[i]);
 }
 
-const pith_cpu_kernels pith_kernels_avx2 = {"avx2", scores, soften, weigh, exp_sum, to_f16};
+const pith_cpu_kernels pith_kernels_avx2 = {"avx2", scores, soften, weigh, exp_sum, swiglu, to_f16};
 
 #else
 typedef int pith_no_avx2; // a translation unit may not be empty

@@ -174,6 +174,15 @@ ISA static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, flo
         soften_rows(s + (size_t)a * PITH_PAGE_ROWS, n_q - a < LANES ? n_q - a : LANES, n_visible, m + a, l + a, c + a);
 }
 
+ISA static void swiglu(const float *gate, const float *up, uint32_t n, float *y) {
+    for (uint32_t i = 0; i < n; i += LANES) {
+        const __mmask16 mask = lanes(n - i);
+        const __m512 x = _mm512_maskz_loadu_ps(mask, gate + i), e = exp16(_mm512_sub_ps(_mm512_setzero_ps(), x));
+        const __m512 silu = _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
+        _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(mask, up + i)));
+    }
+}
+
 ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     for (uint32_t i = 0; i < n; i += LANES) {
         const __mmask16 mask = lanes(n - i);
@@ -183,7 +192,7 @@ ISA static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     }
 }
 
-const pith_cpu_kernels pith_kernels_avx512 = {"avx512", scores, soften, weigh, exp_sum, to_f16};
+const pith_cpu_kernels pith_kernels_avx512 = {"avx512", scores, soften, weigh, exp_sum, swiglu, to_f16};
 
 #else
 typedef int pith_no_avx512; // a translation unit may not be empty

@@ -146,13 +146,23 @@ static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *
     for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
+static void swiglu(const float *gate, const float *up, uint32_t n, float *y) {
+    const float32x4_t one = vdupq_n_f32(1.0f);
+    uint32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const float32x4_t x = vld1q_f32(gate + i), silu = vdivq_f32(x, vaddq_f32(one, exp4(vnegq_f32(x))));
+        vst1q_f32(y + i, vmulq_f32(silu, vld1q_f32(up + i)));
+    }
+    for (; i < n; i++) y[i] = gate[i] / (1.0f + pith_exp(-gate[i])) * up[i];
+}
+
 static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     uint32_t i = 0;
     for (; i + LANES <= n; i += LANES) vst1_u16(y + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
     for (; i < n; i++) y[i] = pith_f32_to_f16(x[i]);
 }
 
-const pith_cpu_kernels pith_kernels_neon = {"neon", scores, soften, weigh, exp_sum, to_f16};
+const pith_cpu_kernels pith_kernels_neon = {"neon", scores, soften, weigh, exp_sum, swiglu, to_f16};
 
 #else
 typedef int pith_no_neon; // a translation unit may not be empty

@@ -70,8 +70,12 @@ static void soften(float *s, uint32_t n_q, uint32_t n_visible, float *m, float *
     for (uint32_t a = 0; a < n_q; a++) soften_row(s + (size_t)a * PITH_PAGE_ROWS, n_visible, m + a, l + a, c + a);
 }
 
+static void swiglu(const float *gate, const float *up, uint32_t n, float *y) {
+    for (uint32_t i = 0; i < n; i++) y[i] = gate[i] / (1.0f + pith_exp(-gate[i])) * up[i];
+}
+
 static void to_f16(const float *x, uint16_t *y, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) y[i] = pith_f32_to_f16(x[i]);
 }
 
-const pith_cpu_kernels pith_kernels_portable = {"portable", scores, soften, weigh, exp_sum, to_f16};
+const pith_cpu_kernels pith_kernels_portable = {"portable", scores, soften, weigh, exp_sum, swiglu, to_f16};

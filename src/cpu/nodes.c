@@ -18,46 +18,43 @@ static int64_t first_rows(int64_t m, int nth) { return m / (2 * nth) / PITH_PROD
 
 static uint32_t claim(pith_node *node) { return atomic_fetch_add_explicit(&node->next, 1, memory_order_relaxed); }
 
-// ggml aligns values to 32 bytes, packed rows want a cache line: the tensor has room for the difference.
-static uint8_t *packed_rows(const struct ggml_tensor *packed) { return pith_align64(packed->data); }
-
-// dst: (n, packed bytes) from src 0: (n, K).
-void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
-    (void)ith, (void)nth;
-    pith_node *node = userdata;
-    const struct ggml_tensor *x = dst->src[0];
-    for (uint32_t c; (c = claim(node)) < node->n;)
-        node->product->pack(node->product, (const float *)x->data + (size_t)c * (size_t)x->ne[0],
-                            packed_rows(dst) + c * node->packed_bytes, x->ne[0]);
+// A range of what is left of `n`: half of it, divided by the threads, in multiples of `step`, at least `least`. Large
+// ranges first, since each leaves a gap in the stream from memory; small ones at the end, so that no thread waits long.
+static bool claim_range(pith_node *node, int nth, int64_t n, int64_t step, int64_t least, int64_t *from, int64_t *to) {
+    uint32_t done = atomic_load_explicit(&node->next, memory_order_relaxed), size;
+    do {
+        const int64_t left = n - done;
+        if (left <= 0) return false;
+        int64_t want = left / (2 * nth) / step * step;
+        if (want < least) want = least;
+        size = (uint32_t)(want < left ? want : left);
+    } while (!atomic_compare_exchange_weak_explicit(&node->next, &done, done + size, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *from = done, *to = (int64_t)done + size;
+    return true;
 }
 
 // The next range of weight rows for this thread; *r1 is 0 before its first call. The first range of a thread is its own
-// place in the matrix, where fetch_ahead has begun to read for it. The others are claimed: half of what is left, divided
-// by the threads, since every claim leaves a gap in the stream from memory, and small ones are only needed at the end.
+// place in the matrix, where fetch_ahead has begun to read for it. The others are claimed.
 static bool next_rows(pith_node *node, int ith, int nth, int64_t *r0, int64_t *r1) {
-    const int64_t m = node->matrix.m, first = first_rows(m, nth);
+    const int64_t first = first_rows(node->m, nth);
     if (*r1 == 0 && first > 0) {
         *r0 = ith * first, *r1 = *r0 + first;
         return true;
     }
-    uint32_t done = atomic_load_explicit(&node->next, memory_order_relaxed), size;
-    do {
-        const int64_t left = m - first * nth - done;
-        if (left <= 0) return false;
-        int64_t want = left / (2 * nth) / PITH_PRODUCT_ROW_STEP * PITH_PRODUCT_ROW_STEP;
-        if (want < LEAST_ROWS) want = LEAST_ROWS;
-        size = (uint32_t)(want < left ? want : left);
-    } while (!atomic_compare_exchange_weak_explicit(&node->next, &done, done + size, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    *r0 = first * nth + done, *r1 = *r0 + size;
+    if (!claim_range(node, nth, node->m - first * nth, PITH_PRODUCT_ROW_STEP, LEAST_ROWS, r0, r1)) return false;
+    *r0 += first * nth, *r1 += first * nth;
     return true;
 }
 
-// The first bytes that a thread will read of a product, at most `most`.
+// The first bytes that a thread will read of a product, at most `most`: of the one matrix that its first row is in.
 static pith_stream first_bytes(const pith_node *product, int ith, int nth, size_t most) {
-    const pith_matrix *w = &product->matrix;
-    const size_t part = (size_t)first_rows(w->m, nth) * w->row_bytes;
-    return (pith_stream){w->data + (size_t)ith * part, part < most ? part : most};
+    const int64_t n_rows = first_rows(product->m, nth), row = ith * n_rows;
+    const pith_joint *j = &product->joint[product->n_joint - 1];
+    while (row < j->first) j--;
+    const int64_t at = row - j->first, left = j->matrix.m - at;
+    const size_t part = (size_t)(left < n_rows ? left : n_rows) * j->matrix.row_bytes;
+    return (pith_stream){j->matrix.data + (size_t)at * j->matrix.row_bytes, part < most ? part : most};
 }
 
 // Between two products come a barrier and small nodes that read nothing: a thread that has no more rows starts to read
@@ -68,25 +65,36 @@ static void fetch_ahead(const pith_node *product, int ith, int nth) {
     for (size_t i = 0; i < ahead.bytes; i += 64) __builtin_prefetch(ahead.at + i, 0, 2);
 }
 
-// dst: (n, M) from src 0: packed rows; weights (M, K).
+// Rows [r0, r1) of one product, for all columns. residual: (n, M), added to them, or NULL.
+static void product_rows(const pith_node *node, const pith_joint *j, const uint8_t *packed, int64_t r0, int64_t r1,
+                         const float *residual, float *y) {
+    const pith_matrix *w = &j->matrix;
+    const size_t m = (size_t)w->m;
+    for (uint32_t c = 0; c < node->n; c += PITH_PRODUCT_MAX_COLUMNS) {
+        const uint32_t cols = node->n - c < PITH_PRODUCT_MAX_COLUMNS ? node->n - c : PITH_PRODUCT_MAX_COLUMNS;
+        w->product->rows(w->product, w->data, w->row_bytes, w->k, packed + c * node->packed_bytes, cols, r0, r1,
+                         y + c * m, m);
+    }
+    for (uint32_t c = 0; c < node->n && j->bias; c++)
+        for (int64_t r = r0; r < r1; r++) y[c * m + (size_t)r] += j->bias[r];
+    for (uint32_t c = 0; c < node->n && residual; c++)
+        for (int64_t r = r0; r < r1; r++) y[c * m + (size_t)r] += residual[c * m + (size_t)r];
+}
+
+// dst: (n, M) for each of the products, one behind the other, from src 0: packed rows; weights (M, K). src 1: what is
+// added, or none.
 void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
     pith_node *node = userdata;
-    const pith_matrix *w = &node->matrix;
-    const uint8_t *packed = packed_rows(dst->src[0]);
-    const uint32_t n = node->n;
-    const size_t m = (size_t)w->m;
+    const uint8_t *packed = pith_align64(dst->src[0]->data);
+    const float *residual = dst->src[1] ? dst->src[1]->data : NULL;
     float *y = node->to_step ? node->plan->step->logits : dst->data;
 
-    for (int64_t r0 = 0, r1 = 0; next_rows(node, ith, nth, &r0, &r1);) {
-        for (uint32_t c = 0; c < n; c += PITH_PRODUCT_MAX_COLUMNS) {
-            uint32_t cols = n - c < PITH_PRODUCT_MAX_COLUMNS ? n - c : PITH_PRODUCT_MAX_COLUMNS;
-            w->product->rows(w->product, w->data, w->row_bytes, w->k, packed + c * node->packed_bytes, cols, r0, r1,
-                             y + c * m, m);
+    for (int64_t r0 = 0, r1 = 0; next_rows(node, ith, nth, &r0, &r1);)
+        for (const pith_joint *j = node->joint; j < node->joint + node->n_joint; j++) {
+            const int64_t from = r0 > j->first ? r0 - j->first : 0, to = r1 - j->first;
+            const int64_t end = to < j->matrix.m ? to : j->matrix.m;
+            if (from < end) product_rows(node, j, packed, from, end, residual, y + j->y);
         }
-        if (node->bias)
-            for (uint32_t c = 0; c < n; c++)
-                for (int64_t r = r0; r < r1; r++) y[c * m + (size_t)r] += node->bias[r];
-    }
     fetch_ahead(node->then, ith, nth);
 }
 
@@ -144,6 +152,13 @@ static bool is_split(const struct pith_plan *plan) {
            plan->shape.n_tokens * plan->geo.n_kv_heads <= pith_cpu_split_tasks(plan->cpu);
 }
 
+// Lane i of the step's (n, G) in the node's layer.
+static const pith_lane *lane_of(const pith_node *node, uint32_t i) {
+    const pith_geometry *geo = &node->plan->geo;
+    const pith_segment *segment = &node->plan->step->segments[i / geo->n_kv_heads];
+    return &segment->lanes[pith_lane_index(geo, node->layer, i % geo->n_kv_heads)];
+}
+
 static pith_partial split_partial(const pith_cpu *cpu, uint32_t lane_task, uint32_t part) {
     const uint32_t g = cpu->geo.n_heads / cpu->geo.n_kv_heads, d = cpu->geo.head_dim;
     size_t floats = pith_cpu_partial_floats(g, d);
@@ -151,46 +166,60 @@ static pith_partial split_partial(const pith_cpu *cpu, uint32_t lane_task, uint3
     return (pith_partial){.acc = at, .m = at + (size_t)g * d, .l = at + (size_t)g * d + g};
 }
 
-// Attention computes for longer than it reads, so the memory has time for the weights of the products behind it.
+// What a thread fetches while it attends: attention computes for longer than it reads, so the memory has time for the
+// first rows of the two products behind it.
+typedef struct soon {
+    const pith_node *product; // the next one whose rows are not being fetched yet
+    uint32_t n_left;          // products
+    pith_stream stream;
+} soon;
+
+static void refill(soon *s, int ith, int nth) {
+    if (s->stream.bytes >= SOON_LEAST || !s->product || s->n_left == 0) return;
+    s->stream = first_bytes(s->product, ith, nth, SOON_BYTES);
+    s->product = s->product->then, s->n_left--;
+}
+
+// Tasks are the lanes of the step, or the parts of each where those are split.
 static void attend_decode(struct ggml_tensor *dst, int ith, int nth, pith_node *node) {
     const struct pith_plan *plan = node->plan;
     const pith_geometry *geo = &plan->geo;
     pith_cpu *cpu = plan->cpu;
     pith_cpu_scratch *s = &cpu->scratch[ith];
-    const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads;
+    const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads,
+                   n_lanes = plan->shape.n_tokens * geo->n_kv_heads;
     const float *q = dst->src[1]->data;
     const bool split = is_split(plan);
+    int64_t n_tasks = n_lanes;
+    for (uint32_t i = 0; split && i < n_lanes; i++) n_tasks += parts_of(lane_of(node, i)->n_rows) - 1;
 
-    const pith_node *next = node->then; // of the products whose first rows are not being fetched yet
-    uint32_t n_next = 2;
-    pith_stream soon = {0};
-
-    uint32_t task = claim(node), index = 0; // index counts the tasks in front of the lane at hand
-    for (uint32_t t = 0; t < plan->shape.n_tokens; t++)
-        for (uint32_t h = 0; h < geo->n_kv_heads; h++) {
-            const pith_lane *lane = &plan->step->segments[t].lanes[pith_lane_index(geo, node->layer, h)];
-            const uint32_t n_parts = parts_of(lane->n_rows), n_tasks = split ? n_parts : 1;
-            bool loaded = false;
-            for (; task < index + n_tasks; task = claim(node)) {
-                if (soon.bytes < SOON_LEAST && next && n_next > 0) {
-                    soon = first_bytes(next, ith, nth, SOON_BYTES);
-                    next = next->then, n_next--;
-                }
-                if (!loaded) {
-                    load_queries(geo, q, h, t, t + 1, s->q);
-                    for (uint32_t a = 0; a < g; a++) s->n_seen[a] = lane->n_rows;
-                    loaded = true;
-                }
-                if (split) {
-                    pith_attend_part(cpu->kernels, &cpu->pages, lane, task - index, s->q, d, g, s->n_seen,
-                                     split_partial(cpu, t * geo->n_kv_heads + h, task - index), s->work, &soon);
-                } else {
-                    attend_parts(cpu, lane, n_parts, g, d, s, &soon);
-                    pith_attend_finish(g, d, s->sum, (float *)dst->data + ((size_t)t * geo->n_heads + h * g) * d, d);
-                }
+    soon ahead = {.product = node->then, .n_left = 2};
+    int64_t task = 0, end = 0, index = 0; // index: tasks in front of the lane at hand
+    for (uint32_t i = 0; i < n_lanes; i++) {
+        const pith_lane *lane = lane_of(node, i);
+        const uint32_t n_parts = parts_of(lane->n_rows), t = i / geo->n_kv_heads, h = i % geo->n_kv_heads;
+        const int64_t next = index + (split ? n_parts : 1);
+        bool loaded = false;
+        for (;; task++) {
+            if (task == end && !claim_range(node, nth, n_tasks, 1, 1, &task, &end)) return;
+            if (task >= next) break;
+            refill(&ahead, ith, nth);
+            if (!loaded) {
+                load_queries(geo, q, h, t, t + 1, s->q);
+                for (uint32_t a = 0; a < g; a++) s->n_seen[a] = lane->n_rows;
+                loaded = true;
             }
-            index += n_tasks;
+            if (split) {
+                const uint32_t part = (uint32_t)(task - index);
+                pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, g, s->n_seen,
+                                 split_partial(cpu, i, part), s->work, &ahead.stream);
+            } else {
+                attend_parts(cpu, lane, n_parts, g, d, s, &ahead.stream);
+                pith_attend_finish(g, d, s->sum, (float *)dst->data + ((size_t)t * geo->n_heads + h * g) * d, d);
+            }
         }
+        index = next;
+    }
 }
 
 // A task is a KV head and a block of tokens, whose query rows share one pass over the pages.
@@ -239,7 +268,7 @@ void pith_node_merge(struct ggml_tensor *dst, int ith, int nth, void *userdata) 
 
     for (uint32_t task; (task = claim(node)) < plan->shape.n_tokens * geo->n_kv_heads;) {
         const uint32_t t = task / geo->n_kv_heads, h = task % geo->n_kv_heads;
-        const pith_lane *lane = &plan->step->segments[t].lanes[pith_lane_index(geo, node->layer, h)];
+        const pith_lane *lane = lane_of(node, task);
         pith_partial sum = split_partial(cpu, task, 0);
         for (uint32_t part = 1; part < parts_of(lane->n_rows); part++)
             pith_attend_merge(cpu->kernels, g, d, sum, split_partial(cpu, task, part));

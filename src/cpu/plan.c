@@ -130,7 +130,8 @@ void pith_cpu_plan_free(pith_plan *p) {
 static pith_value *embed(pith_plan *p, const pith_weight *table) {
     if (!has_room(p)) return NULL;
     if (!table->data)
-        return fail(p, PITH_E_UNSUPPORTED, "the model's weights are left to a device's engine, this one runs on the CPU");
+        return fail(p, PITH_E_UNSUPPORTED,
+                    "the model's weights are left to a device's engine, this one runs on the CPU");
     return V(ggml_get_rows(p->ctx, weight_tensor(p, table), p->ids));
 }
 
@@ -139,31 +140,61 @@ static pith_value *rms_norm(pith_plan *p, pith_value *x, const pith_weight *w, f
     return V(ggml_mul(p->ctx, ggml_rms_norm(p->ctx, T(x), eps), weight_tensor(p, w)));
 }
 
-// Decode rows: (n, K) -> (n, M) by own products; to_step: into the step's logits.
-static struct ggml_tensor *own_product(pith_plan *p, const pith_weight *w, struct ggml_tensor *x,
-                                       const pith_weight *bias, bool to_step) {
-    const pith_matrix matrix = pith_cpu_matrix(p->cpu, w);
-    const pith_product *product = matrix.product;
-    if (!product) return fail(p, PITH_E_UNSUPPORTED, "%s: no product for tensor type %d", w->name, w->type);
-    const size_t packed_bytes = product->packed_bytes(product, w->ne[0]);
-    if (p->pack_of != x || !pith_product_same_pack(p->pack_by, product)) {
-        pith_node *pack = new_node(p);
-        if (!pack) return NULL;
-        pack->product = product, pack->n = (uint32_t)x->ne[1], pack->packed_bytes = packed_bytes;
-        p->packed = ggml_custom_4d(p->ctx, GGML_TYPE_I8, (int64_t)packed_bytes * x->ne[1] + 32, 1, 1, 1, &x, 1,
-                                   pith_node_pack, GGML_N_TASKS_MAX, pack);
-        p->pack_of = x, p->pack_by = product;
+// The packed input of a product: x itself, or what x is made from, where the packing node can make it on the way. A
+// norm and an activation are then no nodes of the graph, since nothing else asks for them.
+static struct ggml_tensor *pack_input(pith_plan *p, struct ggml_tensor *x, const pith_product *product) {
+    pith_node *pack = new_node(p);
+    if (!pack) return NULL;
+    pack->product = product, pack->n = (uint32_t)x->ne[1];
+    pack->packed_bytes = product->packed_bytes(product, x->ne[0]);
+    struct ggml_tensor *from[2] = {x};
+    int n_from = 1;
+    if (x->op == GGML_OP_MUL && x->src[0]->op == GGML_OP_RMS_NORM && x->src[1]->type == GGML_TYPE_F32) {
+        from[0] = x->src[0]->src[0];
+        pack->norm = x->src[1]->data;
+        memcpy(&pack->eps, x->src[0]->op_params, sizeof pack->eps);
+    } else if (x->op == GGML_OP_GLU) { // swiglu is the one that a plan records
+        from[0] = x->src[0], from[1] = x->src[1];
+        n_from = 2;
     }
-    pith_node *node = new_node(p);
-    if (!node) return NULL;
-    node->matrix = matrix, node->n = (uint32_t)x->ne[1], node->packed_bytes = packed_bytes;
-    node->bias = bias ? bias->data : NULL;
+    const int64_t bytes = (int64_t)pith_cpu_input_bytes(pack, x->ne[0]);
+    return ggml_custom_4d(p->ctx, GGML_TYPE_I8, bytes, 1, 1, 1, from, n_from, pith_node_pack, GGML_N_TASKS_MAX, pack);
+}
+
+// A new node for products of x. Its results are as large as those that join it will make them.
+static bool begin_product(pith_plan *p, struct ggml_tensor *x, const pith_product *product, bool to_step) {
+    struct ggml_tensor *packed = pack_input(p, x, product);
+    pith_node *node = packed ? new_node(p) : NULL;
+    if (!node) return false;
+    node->n = (uint32_t)x->ne[1], node->packed_bytes = product->packed_bytes(product, x->ne[0]);
     node->to_step = to_step;
     for (int i = 0; i < 2; i++)
         if (p->unlinked[i]) p->unlinked[i]->then = node;
     p->unlinked[0] = node, p->unlinked[1] = NULL;
-    return ggml_custom_4d(p->ctx, GGML_TYPE_F32, to_step ? 1 : w->ne[1], to_step ? 1 : x->ne[1], 1, 1, &p->packed, 1,
-                          pith_node_product, GGML_N_TASKS_MAX, node);
+    p->product =
+        ggml_custom_4d(p->ctx, GGML_TYPE_F32, 1, 1, 1, 1, &packed, 1, pith_node_product, GGML_N_TASKS_MAX, node);
+    p->product_of = x, p->product_node = node, p->pack_by = product;
+    return true;
+}
+
+// Decode rows: (n, K) -> (n, M) by own products; to_step: into the step's logits.
+static struct ggml_tensor *own_product(pith_plan *p, const pith_weight *w, struct ggml_tensor *x,
+                                       const pith_weight *bias, bool to_step) {
+    const pith_matrix matrix = pith_cpu_matrix(p->cpu, w);
+    if (!matrix.product) return fail(p, PITH_E_UNSUPPORTED, "%s: no product for tensor type %d", w->name, w->type);
+    const bool joins = p->product_of == x && pith_product_same_pack(p->pack_by, matrix.product) && !to_step &&
+                       p->product_node->n_joint < MOST_JOINT;
+    if (!joins && !begin_product(p, x, matrix.product, to_step)) return NULL;
+    pith_node *node = p->product_node;
+    struct ggml_tensor *all = p->product;
+    const size_t at = node->n_joint > 0 ? (size_t)all->ne[0] : 0;
+    node->joint[node->n_joint++] = (pith_joint){matrix, bias ? bias->data : NULL, node->m, at};
+    node->m += (matrix.m + PITH_PRODUCT_ROW_STEP - 1) / PITH_PRODUCT_ROW_STEP * PITH_PRODUCT_ROW_STEP;
+    if (to_step) return all;
+    // Nothing has been allocated yet, so the node's results may still grow.
+    all->ne[0] = (int64_t)at + matrix.m * x->ne[1];
+    for (int i = 1; i < GGML_MAX_DIMS; i++) all->nb[i] = (size_t)all->ne[0] * sizeof(float);
+    return ggml_view_2d(p->ctx, all, matrix.m, x->ne[1], (size_t)matrix.m * sizeof(float), at * sizeof(float));
 }
 
 static pith_value *product(pith_plan *p, const pith_weight *w, pith_value *x, const pith_weight *bias) {
@@ -197,8 +228,14 @@ static pith_value *rope(pith_plan *p, pith_value *x, uint32_t d, const pith_rope
     return V(ggml_reshape_2d(p->ctx, heads, t->ne[0], t->ne[1]));
 }
 
+// A product of decode rows adds its rows to the residual stream itself.
 static pith_value *add(pith_plan *p, pith_value *a, pith_value *b) {
-    return has_room(p) ? V(ggml_add(p->ctx, T(a), T(b))) : NULL;
+    if (!has_room(p)) return NULL;
+    const bool of_product = p->product && T(b)->view_src == p->product && p->product_node->n_joint == 1;
+    if (!of_product || p->product->src[1]) return V(ggml_add(p->ctx, T(a), T(b)));
+    p->product->src[1] = T(a);
+    p->product_of = NULL; // nothing joins it any more
+    return b;
 }
 
 static pith_value *swiglu(pith_plan *p, pith_value *gate, pith_value *up) {

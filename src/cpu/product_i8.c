@@ -1,5 +1,5 @@
 // Packing of activations and the portable kernels: product_i8.h in plain C, one row and one column at a time.
-#include "cpu/product_i8.h"
+#include "cpu/product_i8_pack.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -18,42 +18,9 @@ size_t pith_i8_packed_bytes(const pith_product *self, int64_t k) {
     return (bytes + PACK_ALIGN - 1) / PACK_ALIGN * PACK_ALIGN;
 }
 
-// Magnitudes compare as their bits do, with infinities and NaNs above every number. Signed, since compilers then find
-// vector instructions for it everywhere.
-static int32_t largest_bits(const float *x) {
-    int32_t largest = 0;
-    for (int i = 0; i < PITH_I8_BLOCK; i++) {
-        const int32_t bits = (int32_t)(pith_f32_bits(x[i]) & 0x7fffffffu);
-        largest = bits > largest ? bits : largest;
-    }
-    return largest;
-}
-
-// In several short loops, each of which becomes vector code.
-static void pack_block(const float *x, pith_i8_block *out) {
-    const float largest = pith_f32_from_bits((uint32_t)largest_bits(x));
-    memset(out, 0, sizeof *out);
-    if (!isfinite(largest)) out->d = out->e = NAN;
-    if (!isfinite(largest) || largest < 0x1p-100f) return; // the inverse below must be finite
-    const float inverse = 127.0f / largest;
-    // Adding 1.5 * 2^23 rounds to an integer, to nearest even, and leaves it in the low bits.
-    const float round = 0x1.8p23f;
-    int32_t a[PITH_I8_BLOCK], first = 0, second = 0;
-    for (int i = 0; i < PITH_I8_BLOCK; i++)
-        a[i] = (int32_t)(pith_f32_bits(x[i] * inverse + round) - pith_f32_bits(round));
-    for (int i = 0; i < PITH_I8_BLOCK; i++) out->a[i] = (int8_t)a[i];
-    for (int i = 0; i < 16; i++) first += a[i];
-    for (int i = 16; i < PITH_I8_BLOCK; i++) second += a[i];
-    out->d = largest / 127.0f;
-    out->e = out->d * (float)(first + second);
-    out->start = -128 * (first + second);
-    out->start_half = -128 * first;
-}
-
 void pith_i8_pack(const pith_product *self, const float *x, void *packed, int64_t k) {
     (void)self;
-    pith_i8_block *out = packed;
-    for (int64_t i = 0; i < k / PITH_I8_BLOCK; i++) pack_block(x + i * PITH_I8_BLOCK, out + i);
+    pith_i8_pack_blocks(x, packed, k);
 }
 
 // ------------------------------------------------------------------------------------------------- decoding
@@ -171,6 +138,7 @@ static void rows(const pith_product *self, const void *w, size_t row_bytes, int6
     }
 }
 
-#define KERNEL(type) {GGML_TYPE_##type, "portable", pith_i8_packed_bytes, pith_i8_pack, rows}
-const pith_product pith_i8_portable[] = {KERNEL(Q8_0), KERNEL(Q4_0), KERNEL(Q4_K), KERNEL(Q5_K), KERNEL(Q6_K),
-                                         {0, NULL, NULL, NULL, NULL}};
+#define KERNEL(type)                                                                                                   \
+    { GGML_TYPE_##type, "portable", pith_i8_packed_bytes, pith_i8_pack, rows }
+const pith_product pith_i8_portable[] = {KERNEL(Q8_0), KERNEL(Q4_0), KERNEL(Q4_K),
+                                         KERNEL(Q5_K), KERNEL(Q6_K), {0, NULL, NULL, NULL, NULL}};

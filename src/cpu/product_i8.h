@@ -50,7 +50,7 @@ enum {
 size_t pith_i8_packed_bytes(const pith_product *, int64_t k);
 
 // A block whose largest magnitude is below 2^-100 packs as zeros; one with an infinity or NaN gets NaN for d, so that
-// every output of its column is NaN.
+// every output of its column is NaN. The portable one; the other levels' give the same bits (product_i8_pack.h).
 void pith_i8_pack(const pith_product *, const float *x, void *packed, int64_t k);
 
 // The kernels of each level, ended by a NULL name; only that where the level was not compiled in.

@@ -2,7 +2,7 @@
 //
 // The byte product adds pairs into 16 bits, unsigned by signed. Codes below 64 fit: two pairs stay within 4 * 63 * 127.
 // Codes of Q8_0 do not; there the unsigned side is the weight's magnitude and its sign goes to the activation.
-#include "cpu/product_i8.h"
+#include "cpu/product_i8_pack.h"
 
 #include "ggml.h"
 
@@ -332,7 +332,12 @@ static void rows(const pith_product *self, const void *w, size_t row_bytes, int6
     }
 }
 
-#define KERNEL(type) {GGML_TYPE_##type, "avx2", pith_i8_packed_bytes, pith_i8_pack, rows}
+static ISA void pack(const pith_product *self, const float *x, void *packed, int64_t k) {
+    (void)self;
+    pith_i8_pack_blocks(x, packed, k);
+}
+
+#define KERNEL(type) {GGML_TYPE_##type, "avx2", pith_i8_packed_bytes, pack, rows}
 const pith_product pith_i8_avx2[] = {KERNEL(Q8_0), KERNEL(Q4_0), KERNEL(Q4_K), KERNEL(Q5_K), KERNEL(Q6_K),
                                      {0, NULL, NULL, NULL, NULL}};
 

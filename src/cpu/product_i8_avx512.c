@@ -2,7 +2,7 @@
 //
 // The byte dot product multiplies unsigned by signed: codes q are the unsigned side, activations the signed one, and
 // the constant z comes in through the sums' starting value.
-#include "cpu/product_i8.h"
+#include "cpu/product_i8_pack.h"
 
 #include "ggml.h"
 
@@ -353,7 +353,12 @@ static void rows(const pith_product *self, const void *w, size_t row_bytes, int6
     all_tiles(tiles, self, w, row_bytes, k, packed, n, r0, r1, y, y_stride);
 }
 
-#define KERNEL(type) {GGML_TYPE_##type, "avx512", pith_i8_packed_bytes, pith_i8_pack, rows}
+static ISA void pack(const pith_product *self, const float *x, void *packed, int64_t k) {
+    (void)self;
+    pith_i8_pack_blocks(x, packed, k);
+}
+
+#define KERNEL(type) {GGML_TYPE_##type, "avx512", pith_i8_packed_bytes, pack, rows}
 const pith_product pith_i8_avx512[] = {KERNEL(Q8_0), KERNEL(Q4_0), KERNEL(Q4_K), KERNEL(Q5_K), KERNEL(Q6_K),
                                        {0, NULL, NULL, NULL, NULL}};
 
@@ -420,7 +425,7 @@ static void arranged_rows(const pith_product *self, const void *w, size_t row_by
 }
 
 const pith_arranged pith_i8_arranged_avx512[] = {
-    {{GGML_TYPE_Q8_0, "avx512", pith_i8_packed_bytes, pith_i8_pack, arranged_rows}, arranged_row_bytes, arrange},
+    {{GGML_TYPE_Q8_0, "avx512", pith_i8_packed_bytes, pack, arranged_rows}, arranged_row_bytes, arrange},
     {{0, NULL, NULL, NULL, NULL}, NULL, NULL}};
 
 #else
