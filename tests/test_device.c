@@ -300,6 +300,22 @@ static void compressions_keep_what_the_cpu_keeps(void **state) {
     pith_model_free(model);
 }
 
+// What a device says of itself: its memory, and what that can be read at, measured.
+static void what_it_says(void **state) {
+    (void)state;
+    const tiny_spec spec = spec_of("qwen2", GGML_TYPE_BF16);
+    pith_model *model = tiny_model_open(&spec);
+    rig r;
+    open_engine(&r, model, device, PITH_KV_AUTO, false);
+    pith_engine_info info;
+    pith_engine_describe(r.engine, &info);
+    print_message("%s, %s, %.0f GB/s\n", info.device, info.isa, info.read_bytes_per_second * 1e-9);
+    assert_true(info.device_bytes_used > 0 && info.device_bytes_used <= info.device_bytes_total);
+    assert_true(info.read_bytes_per_second > 0);
+    pith_engine_free(r.engine);
+    pith_model_free(model);
+}
+
 int main(void) {
     device = getenv("PITH_TEST_DEVICE") ? getenv("PITH_TEST_DEVICE") : "cuda";
     const tiny_spec spec = spec_of("qwen2", GGML_TYPE_BF16);
@@ -316,6 +332,7 @@ int main(void) {
     if (status != PITH_OK) return printf("%s\n", err.msg), 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_architecture_and_type), cmocka_unit_test(other_models),
                                        cmocka_unit_test(neighbours_change_nothing),
-                                       cmocka_unit_test(compressions_keep_what_the_cpu_keeps)};
+                                       cmocka_unit_test(compressions_keep_what_the_cpu_keeps),
+                                       cmocka_unit_test(what_it_says)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

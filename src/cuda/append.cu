@@ -3,6 +3,10 @@
 // tokens of a 7B model has 2304 warps that move 1.2 MB, well under a microsecond of bandwidth; one wave of small
 // blocks.
 //
+// In a chain (chain.h) only q, k and v are waited for: everything else, the page of the new row among it, is looked up
+// while they are being made. What a step changes is read past L1, which such a kernel may find as an earlier one left
+// it.
+//
 // The query is written in the cache's type without 1/sqrt(d): small integers stay exact, and attention scales the f32
 // score instead.
 #include "cuda/append.h"
@@ -10,6 +14,7 @@
 #include <math.h>
 
 #include "cuda/cache.cuh"
+#include "cuda/chain.cuh"
 
 using namespace pith;
 
@@ -62,10 +67,14 @@ struct append_args {
     float *const *window;
     const uint32_t *window_cap;
     uint32_t n_layers, H, G, d;
+    bool early; // see chain.h
 };
 
+// The pair of elements to which element i of a head belongs.
+__device__ uint32_t pair_of(const append_args &p, uint32_t i) { return p.a.neox ? i % (p.a.n_rot / 2) : i / 2; }
+
 // A rotated element needs its partner: lanes exchange through shared memory, since a pair may be half a head apart.
-__device__ void rotate(float (&x)[MAX_PER_LANE], float *row, const float2 *angles, const append_args &p,
+__device__ void rotate(float (&x)[MAX_PER_LANE], float *row, const float2 (&angles)[MAX_PER_LANE], const append_args &p,
                        uint32_t lane) {
     const uint32_t n_rot = p.a.n_rot, half = n_rot / 2;
 #pragma unroll
@@ -76,9 +85,8 @@ __device__ void rotate(float (&x)[MAX_PER_LANE], float *row, const float2 *angle
     for (int e = 0; e < MAX_PER_LANE; e++) {
         const uint32_t i = e * 32 + lane;
         if (i >= n_rot) continue;
-        const uint32_t pair = p.a.neox ? i % half : i / 2, lo = p.a.neox ? pair : 2 * pair,
-                       hi = p.a.neox ? pair + half : lo + 1;
-        const float2 cs = angles[pair];
+        const uint32_t pair = pair_of(p, i), lo = p.a.neox ? pair : 2 * pair, hi = p.a.neox ? pair + half : lo + 1;
+        const float2 cs = angles[e];
         // As in ggml: two products, rounded, and their difference or sum.
         x[e] = i == lo ? __fsub_rn(__fmul_rn(row[lo], cs.x), __fmul_rn(row[hi], cs.y))
                        : __fadd_rn(__fmul_rn(row[lo], cs.y), __fmul_rn(row[hi], cs.x));
@@ -92,62 +100,94 @@ __device__ void store_head(uint16_t *out, const float (&x)[MAX_PER_LANE], uint32
         if (e * 32 < d) out[e * 32 + lane] = half_bits<BF16>(x[e]); // 64 contiguous bytes per warp
 }
 
+// Where a head goes: a row of a page, or the query and its slot of a window.
+struct destination {
+    uint16_t *to;
+    int32_t *pos;  // of a key's row, or NULL
+    float *window; // of a query, or NULL
+};
+__device__ destination find_destination(const append_args &p, uint32_t head, uint32_t token, int32_t seq,
+                                        bool prefill) {
+    destination to = {nullptr, nullptr, nullptr};
+    if (head < p.H) {
+        to.to = p.a.q_out + ((size_t)token * p.H + head) * p.d;
+        const int32_t slot = p.a.slot ? __ldcg(p.a.slot + token) : -1;
+        if (slot < 0 || !p.window) return to;
+        const auto *windows = reinterpret_cast<const unsigned long long *>(p.window);
+        float *window = reinterpret_cast<float *>(__ldcg(windows + seq));
+        if (window) to.window = window + (((size_t)p.a.layer * __ldcg(p.window_cap + seq) + slot) * p.H + head) * p.d;
+        return to;
+    }
+    const bool is_k = head < p.H + p.G;
+    const size_t entry = ((size_t)seq * p.n_layers + p.a.layer) * p.G + head - p.H - (is_k ? 0 : p.G);
+    const uint32_t row = (uint32_t)__ldcg(p.n_rows + entry) - (prefill ? p.a.n - token : 1);
+    const int32_t id = __ldcg(p.pages + __ldcg(p.first + entry) + row / PITH_PAGE_ROWS);
+    const uint32_t r = row % PITH_PAGE_ROWS;
+    to.to = reinterpret_cast<uint16_t *>(is_k ? page_k(p.at, id) : page_v(p.at, id)) + (size_t)r * p.d;
+    if (is_k) to.pos = page_pos(p.at, id) + r;
+    return to;
+}
+
 template <bool BF16> __global__ void __launch_bounds__(WARPS * 32) append_kernel(append_args p, bool prefill) {
     __shared__ float rows[WARPS][PITH_MAX_HEAD_DIM];
+    let_next_start_early(p.early);
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t head = blockIdx.x * WARPS + warp, token = blockIdx.y, d = p.d;
-    if (head >= p.H + 2 * p.G) return;
-    const int32_t seq = p.a.seq[prefill ? 0 : token];
-    if (seq < 0) return;
-
-    const bool is_q = head < p.H, is_k = !is_q && head < p.H + p.G;
-    const uint32_t h = is_q ? head : is_k ? head - p.H : head - p.H - p.G;
-    const float *from = (is_q ? p.a.q : is_k ? p.a.k : p.a.v) + token * p.a.stride + (size_t)h * d;
-    float x[MAX_PER_LANE];
-#pragma unroll
-    for (int e = 0; e < MAX_PER_LANE; e++) x[e] = e * 32 < d ? from[e * 32 + lane] : 0.0f;
-
-    if (is_q || is_k) {
-        const float *norm = is_q ? p.a.q_norm : p.a.k_norm;
-        if (norm) rms_norm(x, norm, d, p.a.norm_eps, lane);
-        if (p.a.n_rot)
-            rotate(x, rows[warp], reinterpret_cast<const float2 *>(p.a.angles) + (size_t)token * (p.a.n_rot / 2), p,
-                   lane);
-    }
-    if (is_q) {
-        store_head<BF16>(p.a.q_out + ((size_t)token * p.H + h) * d, x, d, lane);
-        const int32_t slot = p.a.slot ? p.a.slot[token] : -1;
-        float *window = slot >= 0 && p.window ? p.window[seq] : nullptr;
-        if (!window) return;
-        float *out = window + (((size_t)p.a.layer * p.window_cap[seq] + slot) * p.H + h) * d;
+    const int32_t seq = head < p.H + 2 * p.G ? __ldcg(p.a.seq + (prefill ? 0 : token)) : -1;
+    const bool is_q = head < p.H, is_v = head >= p.H + p.G;
+    destination to = {nullptr, nullptr, nullptr};
+    float2 angles[MAX_PER_LANE];
+    if (seq >= 0) {
+        to = find_destination(p, head, token, seq, prefill);
+        const float2 *of_token = reinterpret_cast<const float2 *>(p.a.angles) + (size_t)token * (p.a.n_rot / 2);
 #pragma unroll
         for (int e = 0; e < MAX_PER_LANE; e++)
-            if (e * 32 < d) out[e * 32 + lane] = x[e];
-        return;
+            if (!is_v && e * 32 + lane < p.a.n_rot) angles[e] = __ldcg(of_token + pair_of(p, e * 32 + lane));
     }
-    const size_t entry = ((size_t)seq * p.n_layers + p.a.layer) * p.G + h;
-    const uint32_t row = (uint32_t)p.n_rows[entry] - (prefill ? p.a.n - token : 1);
-    const int32_t id = p.pages[p.first[entry] + row / PITH_PAGE_ROWS];
-    const uint32_t r = row % PITH_PAGE_ROWS;
-    uint8_t *section = is_k ? page_k(p.at, id) : page_v(p.at, id);
-    store_head<BF16>(reinterpret_cast<uint16_t *>(section) + (size_t)r * d, x, d, lane);
-    if (is_k && lane == 0) page_pos(p.at, id)[r] = p.a.pos[token];
+    wait_and_let_next_start(p.early);
+    if (seq < 0) return;
+
+    const float *from = p.a.q + token * p.a.stride + (size_t)head * d;
+    if (!is_q) from = (is_v ? p.a.v : p.a.k) + token * p.a.stride + (size_t)(head - p.H - (is_v ? p.G : 0)) * d;
+    float x[MAX_PER_LANE];
+#pragma unroll
+    for (int e = 0; e < MAX_PER_LANE; e++) x[e] = e * 32 < d ? __ldcg(from + e * 32 + lane) : 0.0f;
+
+    if (!is_v) {
+        const float *norm = is_q ? p.a.q_norm : p.a.k_norm;
+        if (norm) rms_norm(x, norm, d, p.a.norm_eps, lane);
+        if (p.a.n_rot) rotate(x, rows[warp], angles, p, lane);
+    }
+    store_head<BF16>(to.to, x, d, lane);
+    if (to.pos && lane == 0) *to.pos = __ldcg(p.a.pos + token);
+    if (!to.window) return;
+#pragma unroll
+    for (int e = 0; e < MAX_PER_LANE; e++)
+        if (e * 32 < d) to.window[e * 32 + lane] = x[e];
 }
 
 cudaError_t append(const pith_cuda_cache *c, const pith_cuda_windows *w, const pith_cuda_append *a, bool prefill,
-                   cudaStream_t stream) {
+                   pith_cuda_follow follow, cudaStream_t stream) {
     const pith_geometry *g = &c->geo;
     if (a->n == 0) return cudaSuccess;
     if (g->elt_bytes != 2 || g->head_dim % 32 || g->head_dim > PITH_MAX_HEAD_DIM || a->n_rot % 2 ||
         a->n_rot > g->head_dim)
         return cudaErrorInvalidValue;
-    const append_args args = {
-        *a,          sections_of(*c), c->pages,      c->first,   c->n_rows, w ? w->q : nullptr, w ? w->cap : nullptr,
-        g->n_layers, g->n_heads,      g->n_kv_heads, g->head_dim};
+    const append_args args = {*a,
+                              sections_of(*c),
+                              c->pages,
+                              c->first,
+                              c->n_rows,
+                              w ? w->q : nullptr,
+                              w ? w->cap : nullptr,
+                              g->n_layers,
+                              g->n_heads,
+                              g->n_kv_heads,
+                              g->head_dim,
+                              follow == PITH_CUDA_EARLY};
     const dim3 grid((g->n_heads + 2 * g->n_kv_heads + WARPS - 1) / WARPS, a->n);
-    if (c->type == PITH_HALF_BF16) append_kernel<true><<<grid, WARPS * 32, 0, stream>>>(args, prefill);
-    else append_kernel<false><<<grid, WARPS * 32, 0, stream>>>(args, prefill);
-    return cudaGetLastError();
+    return launch_chained(c->type == PITH_HALF_BF16 ? append_kernel<true> : append_kernel<false>, grid, WARPS * 32, 0,
+                          follow, stream, args, prefill);
 }
 
 float corrected_dim(const pith_rope *r, float n_rotations) {
@@ -174,11 +214,12 @@ extern "C" cudaError_t pith_cuda_rope_angles(const pith_rope *r, const float *fa
 }
 
 extern "C" cudaError_t pith_cuda_append_decode(const pith_cuda_cache *c, const pith_cuda_windows *w,
-                                               const pith_cuda_append *a, cudaStream_t stream) {
-    return append(c, w, a, false, stream);
+                                               const pith_cuda_append *a, pith_cuda_follow follow,
+                                               cudaStream_t stream) {
+    return append(c, w, a, false, follow, stream);
 }
 
 extern "C" cudaError_t pith_cuda_append_prefill(const pith_cuda_cache *c, const pith_cuda_windows *w,
                                                 const pith_cuda_append *a, cudaStream_t stream) {
-    return append(c, w, a, true, stream);
+    return append(c, w, a, true, PITH_CUDA_AFTER, stream);
 }

@@ -4,6 +4,7 @@
 #define PITH_CUDA_APPEND_H
 
 #include "cuda/cache.h"
+#include "cuda/chain.h"
 #include "ops/ops.h"
 
 #ifdef __cplusplus
@@ -37,9 +38,10 @@ typedef struct pith_cuda_append {
     uint32_t n;
 } pith_cuda_append;
 
-// Decode: each token is its lane's last row, n_rows - 1. Prefill: the n tokens are the last n rows of one sequence.
+// Decode: each token is its lane's last row, n_rows - 1; of what is read, a chain (chain.h) may make q, k and v.
+// Prefill: the n tokens are the last n rows of one sequence.
 cudaError_t pith_cuda_append_decode(const pith_cuda_cache *, const pith_cuda_windows *, const pith_cuda_append *,
-                                    cudaStream_t);
+                                    pith_cuda_follow, cudaStream_t);
 cudaError_t pith_cuda_append_prefill(const pith_cuda_cache *, const pith_cuda_windows *, const pith_cuda_append *,
                                      cudaStream_t);
 

@@ -8,6 +8,11 @@
 #define PITH_CUDA_ATTEND_DECODE_H
 
 #include "cuda/cache.h"
+#include "cuda/chain.h"
+
+// How many slices (16 rows of K and V) a warp asks L2 for before it needs them, at most 4: any number gives the same
+// bits. PLAIN is another kernel, which asks for nothing and merges slower, to be measured against.
+enum { PITH_CUDA_ATTEND_PLAIN = 0, PITH_CUDA_ATTEND_AHEAD = 2 };
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,11 +36,11 @@ cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *, const int32_t *seq, u
 
 // q: device (n, H, d) of the cache's type, unscaled. out: device (n, H*d) of `out_type`; padding tokens are not
 // written. n_blocks: how many blocks the device holds at once, from pith_cuda_attend_blocks; any number gives the same
-// bits.
+// bits. Of what is read, a chain (chain.h) may make q and the newest row of each lane; PLAIN is always launched AFTER.
 cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *, uint32_t layer, const uint16_t *q, const void *plan,
                                     void *parts, uint32_t cap_items, uint32_t n_blocks, uint16_t *out,
-                                    pith_half out_type, cudaStream_t);
-cudaError_t pith_cuda_attend_blocks(const pith_geometry *, pith_half type, uint32_t *n_blocks);
+                                    pith_half out_type, uint32_t ahead, pith_cuda_follow, cudaStream_t);
+cudaError_t pith_cuda_attend_blocks(const pith_geometry *, pith_half type, uint32_t ahead, uint32_t *n_blocks);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "cuda/bandwidth.h"
 
 enum {
     LEAST_MAJOR = 8, // bf16 in tensor cores, asynchronous copies
@@ -63,7 +64,9 @@ static void describe(const pith_backend *backend, pith_device_info *out) {
     const pith_cuda *cuda = (const pith_cuda *)(const void *)backend;
     size_t there = 0, total = 0;
     if (cudaMemGetInfo(&there, &total) != cudaSuccess) there = total = 0;
-    *out = (pith_device_info){.bytes_used = total - there, .bytes_total = total};
+    *out = (pith_device_info){.bytes_used = total - there,
+                              .bytes_total = total,
+                              .read_bytes_per_second = cuda->read_bytes_per_second};
     snprintf(out->name, sizeof out->name, "%s", cuda->name);
     snprintf(out->isa, sizeof out->isa, "%s", cuda->arch);
     if (cuda->n_converted)
@@ -122,6 +125,19 @@ static pith_status check_geometry(const pith_geometry *geo, pith_error *err) {
                      d, g, MOST_GROUP);
 }
 
+// A few milliseconds, while the card is still empty. Where it is not, nothing is measured, which is no error.
+static void measure_reads(pith_cuda *cuda) {
+    uint8_t *memory = NULL;
+    if (cudaMalloc((void **)&memory, MEASURED_BYTES) != cudaSuccess) {
+        cudaGetLastError();
+        return;
+    }
+    PITH_CUDA_DO(cuda, cudaMemsetAsync(memory, 1, MEASURED_BYTES, cuda->stream));
+    PITH_CUDA_DO(cuda, pith_cuda_read_bandwidth(memory, MEASURED_BYTES, (uint32_t *)(void *)memory,
+                                                &cuda->read_bytes_per_second, cuda->stream));
+    cudaFree(memory);
+}
+
 static pith_status start(pith_cuda *cuda, pith_error *err) {
     pith_status status = find_device(cuda, err);
     if (status != PITH_OK) return status;
@@ -156,6 +172,7 @@ pith_status pith_cuda_create(const pith_geometry *geo, const pith_cuda_params *p
     pith_cuda_table_events(&cuda->ops);
     pith_status status = check_geometry(geo, err);
     if (status == PITH_OK) status = start(cuda, err);
+    if (status == PITH_OK) measure_reads(cuda);
     if (status == PITH_OK) status = pith_cuda_begin_mail(cuda, err);
     if (status == PITH_OK) status = pith_cuda_begin_cache(cuda, err);
     if (status == PITH_OK) status = pith_cuda_begin_values(cuda, err);

@@ -20,6 +20,7 @@ enum {
     UPDATES = 4096,                // page list entries that one copy carries
     WORKSPACE_BYTES = 32 << 20,    // of cuBLASLt, as NVIDIA advises for Hopper
     SLAB_BYTES = 64 << 20,         // of quantised weights expanded for a product of many rows
+    MEASURED_BYTES = 512 << 20,    // that are read to measure the memory: ten times what L2 holds
     MASS_SCRATCH_BYTES = 256 << 20 // of scores at work; layers take turns where it is too little
 };
 
@@ -56,6 +57,7 @@ typedef struct pith_cuda {
     const pith_allocator *alloc;
     int device;
     char name[64], arch[16]; // the card's name; "sm_90"
+    double read_bytes_per_second; // of its memory, measured when the backend is made; 0: no room to
     cudaStream_t stream;
     pith_geometry geo;
     pith_half type; // of the cache

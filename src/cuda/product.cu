@@ -56,10 +56,10 @@ cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t s
     const cudaError_t e = has_hopper_code(&clusters);
     if (e != cudaSuccess) return e;
     a.n_blocks_k = clusters ? blocks_along_k(n_slabs, in->k / PITH_STEP) : 1;
-    const bool overlap = in->overlap && clusters;
-    a.ahead = overlap ? in->ahead : 0;
+    const pith_cuda_follow follow = clusters ? in->follow : PITH_CUDA_AFTER;
+    a.ahead = follow == PITH_CUDA_AFTER ? 0 : in->ahead, a.early = follow == PITH_CUDA_EARLY;
     const uint32_t n_blocks = n_slabs * a.n_blocks_k;
-    if (!quant) return launch_float(in->type, a, n_blocks, overlap, stream);
+    if (!quant) return launch_float(in->type, a, n_blocks, follow, stream);
 
     // More than 32 tokens: two halves. Twice the bytes of W are still fewer than bf16's, or about as many (Q8_0).
     const uint32_t first = in->n <= 32 ? in->n : (in->n + 15) / 16 * 8;
@@ -70,7 +70,7 @@ cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t s
         some.n = in->n - t < first ? in->n - t : first;
         for (uint32_t i = 0; i < n_matrices; i++)
             some.part[i].y = (uint8_t *)a.part[i].y + (size_t)t * a.part[i].y_stride * out_bytes;
-        const cudaError_t failed = launch_quant(in->type, some, n_blocks, overlap, stream);
+        const cudaError_t failed = launch_quant(in->type, some, n_blocks, follow, stream);
         if (failed != cudaSuccess) return failed;
     }
     return cudaSuccess;

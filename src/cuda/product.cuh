@@ -42,6 +42,7 @@ struct ProductArgs {
     uint32_t n_blocks_k; // blocks of a cluster: 1, 2, 4
     pith_cuda_out out;
     uint32_t ahead;
+    bool early; // see chain.h
 };
 
 // ------------------------------------------------------------------------------------------------------- bf16 and f16
@@ -49,7 +50,7 @@ struct ProductArgs {
 template <typename T16_> struct FloatRows {
     using T16 = T16_;
     static constexpr bool SPLIT_X = false;
-    static constexpr uint32_t MAX_TOKENS = 64;
+    static constexpr uint32_t MAX_TOKENS = 64, STEP_BYTES = PITH_SLAB * PITH_STEP * 2;
     __host__ __device__ static constexpr int depth(int) { return 2; }
     __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 1 ? 4 : nt <= 2 ? 3 : 2; }
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= 2; }
@@ -101,10 +102,18 @@ template <typename T16_> struct FloatRows {
 
 // ---------------------------------------------------------------------------------------------------------- quantised
 
+template <pith_cuda_type TYPE> __host__ __device__ constexpr pith_quant_layout layout_known() {
+    return TYPE == PITH_CUDA_Q8_0   ? pith_quant_layout{2048, 128, 0, 32, 34}
+           : TYPE == PITH_CUDA_Q4_0 ? pith_quant_layout{1024, 128, 0, 32, 18}
+           : TYPE == PITH_CUDA_Q4_K ? pith_quant_layout{1024, 128, 256, 256, 144}
+                                    : pith_quant_layout{1536, 128, 128, 256, 210};
+}
+
 template <pith_cuda_type TYPE> struct QuantRows {
     using T16 = __nv_bfloat16;
     static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K;
-    static constexpr uint32_t MAX_TOKENS = 32;
+    static constexpr uint32_t MAX_TOKENS = 32,
+                              STEP_BYTES = layout_known<TYPE>().code_bytes + layout_known<TYPE>().scale_bytes;
     // K types hold more registers per step, Q6_K the most: activations come late, and fewer blocks fit.
     static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, WIDEST = TYPE == PITH_CUDA_Q6_K;
     __host__ __device__ static constexpr int depth(int nt) { return nt > 3 && WIDEST ? 2 : 4; }
@@ -119,7 +128,7 @@ template <pith_cuda_type TYPE> struct QuantRows {
         codes = w + at.code, scales = w + at.scale, supers = w + at.super;
     }
     __device__ void load(Stage &s, uint32_t step) const {
-        constexpr pith_quant_layout l = layout();
+        constexpr pith_quant_layout l = layout_known<TYPE>();
 #pragma unroll
         for (int i = 0; i < Stage::CODE_LOADS; i++)
             s.code[i] = load_weights(codes + (size_t)step * l.code_bytes + i * 512);
@@ -130,7 +139,7 @@ template <pith_cuda_type TYPE> struct QuantRows {
     }
     // Four steps lie in a row in either plane.
     __device__ void prefetch(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t step) const {
-        constexpr pith_quant_layout l = layout();
+        constexpr pith_quant_layout l = layout_known<TYPE>();
         constexpr uint32_t LINES = WARPS * l.code_bytes / 128;
         if (step + WARPS > a.k / PITH_STEP) return;
         const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, step, 0);
@@ -138,13 +147,6 @@ template <pith_cuda_type TYPE> struct QuantRows {
         if (line < LINES) prefetch_line((const uint8_t *)p.w + at.code + line * 128);
         else if (line < LINES + WARPS) prefetch_line((const uint8_t *)p.w + at.scale + (line - LINES) * 128);
     }
-    __host__ __device__ static constexpr pith_quant_layout layout() {
-        return TYPE == PITH_CUDA_Q8_0   ? pith_quant_layout{2048, 128, 0, 32, 34}
-               : TYPE == PITH_CUDA_Q4_0 ? pith_quant_layout{1024, 128, 0, 32, 18}
-               : TYPE == PITH_CUDA_Q4_K ? pith_quant_layout{1024, 128, 256, 256, 144}
-                                        : pith_quant_layout{1536, 128, 128, 256, 210};
-    }
-
     // The four lanes of a row all need the scales of eight rows. Each lane makes those of one pair and the warp
     // exchanges them: `scratch` is (32) of this warp, another one in the next step, so that one barrier of the warp is
     // enough.
@@ -257,7 +259,7 @@ __device__ __forceinline__ void finish(const ProductArgs &a, const ProductPart &
             v = v / (1.f + __expf(-v)) * up;
         }
         if (a.out == PITH_CUDA_OUT_F32) ((float *)p.y)[out] = v;
-        else if (a.out == PITH_CUDA_OUT_ADD) ((float *)p.y)[out] += v;
+        else if (a.out == PITH_CUDA_OUT_ADD) ((float *)p.y)[out] = __ldcg((const float *)p.y + out) + v;
         else ((uint16_t *)p.y)[out] = to16(v, T16());
     }
 }
@@ -297,6 +299,7 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     const uint32_t turn = WARPS * a.n_blocks_k, n_steps = a.k / PITH_STEP;
     uint32_t step = rank * WARPS + warp;
 
+    let_next_start_early(a.early);
     const Rows rows(a, p, slab, lane);
     typename Rows::Stage stage[DEPTH];
 #pragma unroll
@@ -304,8 +307,7 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
         if (step + d * turn < n_steps) rows.load(stage[d], step + d * turn);
     for (uint32_t d = 0; d < a.ahead; d++) rows.prefetch(a, p, slab, rank * WARPS + (DEPTH + d) * turn);
 
-    wait_for_previous();
-    let_next_start();
+    wait_and_let_next_start(a.early);
 
     const uint16_t *x0 = (const uint16_t *)a.x + (Rows::SPLIT_X ? 4 : 8) * t;
     uint32_t x_at[NT]; // tokens past the end read the last one; a token's column meets no other
@@ -335,44 +337,54 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
 
 // -------------------------------------------------------------------------------------------------------------- launch
 
+// With the registers of its first steps and `ahead` more in L2, the blocks that the card holds at once have asked for
+// AHEAD_BYTES before x is there: what memory can read while a norm, or a short attention, is computed in front of them,
+// and no more than L2 has room for beside what it holds.
+constexpr uint32_t AHEAD_BYTES = 20u << 20, CARD_SMS = 132;
+
+template <class Rows, int NT> uint32_t most_ahead(const ProductArgs &a, uint32_t n_blocks) {
+    const uint32_t at_once = min(n_blocks, CARD_SMS * Rows::blocks_per_sm(NT));
+    const uint32_t steps = AHEAD_BYTES / (at_once * WARPS * Rows::STEP_BYTES), turn = WARPS * a.n_blocks_k;
+    const uint32_t has = (a.k / PITH_STEP + turn - 1) / turn, first = Rows::depth(NT);
+    return min(steps, has) > first ? min(steps, has) - first : 0;
+}
+
 template <class Rows, int NT>
-cudaError_t launch(const ProductArgs &a, uint32_t n_blocks, bool overlap, cudaStream_t stream) {
+cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t stream) {
+    if (a.ahead == PITH_CUDA_AHEAD_MOST) a.ahead = most_ahead<Rows, NT>(a, n_blocks);
     cudaLaunchAttribute attribute[2];
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(n_blocks), config.blockDim = dim3(THREADS);
-    config.stream = stream, config.attrs = attribute;
+    config.stream = stream;
     if (a.n_blocks_k > 1) {
         cudaLaunchAttribute &at = attribute[config.numAttrs++];
         at.id = cudaLaunchAttributeClusterDimension;
         at.val.clusterDim.x = a.n_blocks_k, at.val.clusterDim.y = at.val.clusterDim.z = 1;
     }
-    if (overlap) {
-        cudaLaunchAttribute &at = attribute[config.numAttrs++];
-        at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        at.val.programmaticStreamSerializationAllowed = 1;
-    }
-    return cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
+    const cudaError_t e = add_follow(config, attribute, product_kernel<Rows, NT>, follow);
+    return e ? e : cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
 }
 
 // Quantised formats stop at 32 tokens, where registers do: product.cu gives them more in two launches.
-template <class Rows> cudaError_t launch_tokens(const ProductArgs &a, uint32_t n_blocks, bool overlap, cudaStream_t s) {
+template <class Rows>
+cudaError_t launch_tokens(const ProductArgs &a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t s) {
     switch ((a.n + 7) / 8) {
-    case 1: return launch<Rows, 1>(a, n_blocks, overlap, s);
-    case 2: return launch<Rows, 2>(a, n_blocks, overlap, s);
-    case 3: return launch<Rows, 3>(a, n_blocks, overlap, s);
-    case 4: return launch<Rows, 4>(a, n_blocks, overlap, s);
+    case 1: return launch<Rows, 1>(a, n_blocks, follow, s);
+    case 2: return launch<Rows, 2>(a, n_blocks, follow, s);
+    case 3: return launch<Rows, 3>(a, n_blocks, follow, s);
+    case 4: return launch<Rows, 4>(a, n_blocks, follow, s);
     default: break;
     }
     if constexpr (Rows::MAX_TOKENS > 32) {
-        if (a.n <= 48) return launch<Rows, 6>(a, n_blocks, overlap, s);
-        return launch<Rows, 8>(a, n_blocks, overlap, s);
+        if (a.n <= 48) return launch<Rows, 6>(a, n_blocks, follow, s);
+        return launch<Rows, 8>(a, n_blocks, follow, s);
     }
     return cudaErrorInvalidValue;
 }
 
 // One for each group of formats, so that they compile apart.
-cudaError_t launch_float(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, bool overlap, cudaStream_t);
-cudaError_t launch_quant(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, bool overlap, cudaStream_t);
+cudaError_t launch_float(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t);
+cudaError_t launch_quant(pith_cuda_type, const ProductArgs &, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t);
 
 } // namespace pith
 

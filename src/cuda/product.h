@@ -9,12 +9,14 @@
 #ifndef PITH_CUDA_PRODUCT_H
 #define PITH_CUDA_PRODUCT_H
 
+#include "cuda/chain.h"
 #include "cuda/quant.h"
 
 #include <cuda_runtime_api.h>
 
 #define PITH_CUDA_PRODUCT_MAX_TOKENS 64u
 #define PITH_CUDA_PRODUCT_MAX_MATRICES 3u
+#define PITH_CUDA_AHEAD_MOST 0xffffffffu // as many steps as L2 has room for
 
 // What becomes of a sum (with its bias).
 typedef enum pith_cuda_out {
@@ -42,10 +44,9 @@ typedef struct pith_cuda_product {
     uint32_t n, k; // 1..64; k a multiple of 32, for K types of 256
     uint32_t n_matrices;
     pith_cuda_matrix matrix[PITH_CUDA_PRODUCT_MAX_MATRICES];
-    // Let this kernel start while the one before it in the stream ends (sm_90; ignored before). It then reads its first
-    // weights before it waits for x, and asks L2 for `ahead` more steps of them (0: none; a step is 128 k per block).
-    // Every kernel of such a chain must be launched so, or wait of itself.
-    bool overlap;
+    // A kernel that starts early reads its first weights before it waits for x, and asks L2 for `ahead` more steps of
+    // them (0: none; a step is 128 k per block).
+    pith_cuda_follow follow;
     uint32_t ahead;
 } pith_cuda_product;
 

@@ -6,6 +6,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "cuda/chain.cuh"
+
 namespace pith {
 
 // ------------------------------------------------------------------------------------------------------------- memory
@@ -54,24 +56,7 @@ __device__ __forceinline__ uint2 load_x8(const void *p) {
 
 __device__ __forceinline__ void prefetch_line(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
-// ------------------------------------------------------------------------------------------------- launches, clusters
-
-// Before anything that an earlier kernel writes is read, and before anything that it reads is written.
-__device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-// Comes after the wait, so that never more than two kernels of a chain are under way.
-__device__ __forceinline__ void let_next_start() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-// Is the code that runs on this device the one that has these instructions? Not the same as the device having them: a
-// build for sm_80 alone runs on newer ones, translated, without. In product.cu.
-cudaError_t has_hopper_code(bool *out);
+// ------------------------------------------------------------------------------------------------------------ clusters
 
 __device__ __forceinline__ void cluster_sync() {
 #if __CUDA_ARCH__ >= 900

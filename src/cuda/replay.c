@@ -78,7 +78,7 @@ pith_status pith_cuda_begin_values(pith_cuda *cuda, pith_error *err) {
     const pith_geometry *geo = &cuda->geo;
     cuda->tables = pith_new(cuda->alloc, pith_cuda_tables(cuda).end, 1);
     if (!cuda->tables) return pith_fail(err, PITH_E_MEMORY, "no memory for the inputs of a step");
-    PITH_CUDA_DO(cuda, pith_cuda_attend_blocks(geo, cuda->type, &cuda->n_attend_blocks));
+    PITH_CUDA_DO(cuda, pith_cuda_attend_blocks(geo, cuda->type, PITH_CUDA_ATTEND_AHEAD, &cuda->n_attend_blocks));
     PITH_CUDA_DO(cuda, pith_cuda_attend_prefill_init(geo, cuda->type));
     for (uint32_t i = 0; i < INPUT_BLOCKS; i++)
         PITH_CUDA_DO(cuda, cudaEventCreateWithFlags(&cuda->copied[i], cudaEventDisableTiming));
@@ -197,7 +197,7 @@ static uint8_t *result_of(const pith_plan *p, const pith_launch *l, uint32_t j, 
 }
 
 // Up to 64 rows at a time: each time the weights are read.
-static void run_product(const pith_plan *p, const pith_launch *l, float *logits) {
+static void run_product(const pith_plan *p, const pith_launch *l, float *logits, pith_cuda_follow follow) {
     pith_cuda *cuda = p->cuda;
     const pith_device_weight *w = l->w[0];
     const size_t elt = l->to == PITH_CUDA_OUT_SWIGLU ? sizeof(uint16_t) : sizeof(float);
@@ -209,7 +209,8 @@ static void run_product(const pith_plan *p, const pith_launch *l, float *logits)
                                   .n = left < PITH_CUDA_PRODUCT_MAX_TOKENS ? left : PITH_CUDA_PRODUCT_MAX_TOKENS,
                                   .k = w->k,
                                   .n_matrices = l->n_matrices,
-                                  .overlap = true};
+                                  .follow = follow,
+                                  .ahead = PITH_CUDA_AHEAD_MOST};
         for (uint32_t j = 0; j < l->n_matrices; j++)
             args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
                                                 .bias = l->bias[j],
@@ -243,7 +244,7 @@ static void run_many(const pith_plan *p, const pith_launch *l) {
     }
 }
 
-static void run_append(const pith_plan *p, const pith_launch *l) {
+static void run_append(const pith_plan *p, const pith_launch *l, pith_cuda_follow follow) {
     pith_cuda *cuda = p->cuda;
     const pith_geometry *geo = &cuda->geo;
     const pith_tables t = pith_cuda_tables(cuda);
@@ -269,11 +270,11 @@ static void run_append(const pith_plan *p, const pith_launch *l) {
                                    .layer = l->layer,
                                    .n = p->shape.n_tokens};
     PITH_CUDA_DO(cuda, p->shape.cls == PITH_CLASS_DECODE
-                           ? pith_cuda_append_decode(&cuda->cache, &windows, &args, cuda->stream)
+                           ? pith_cuda_append_decode(&cuda->cache, &windows, &args, follow, cuda->stream)
                            : pith_cuda_append_prefill(&cuda->cache, &windows, &args, cuda->stream));
 }
 
-static void run_attend(const pith_plan *p, const pith_launch *l) {
+static void run_attend(const pith_plan *p, const pith_launch *l, pith_cuda_follow follow) {
     pith_cuda *cuda = p->cuda;
     const uint16_t *q = place(p, PLACE_Q, 0, 0);
     uint16_t *out = memory_of(p, l->out);
@@ -281,7 +282,8 @@ static void run_attend(const pith_plan *p, const pith_launch *l) {
     const int32_t *seq = (const int32_t *)(const void *)(cuda->values + p->seq);
     PITH_CUDA_DO(cuda, p->shape.cls == PITH_CLASS_DECODE
                            ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, cuda->attend_plan, cuda->attend_parts,
-                                                     cuda->cap_items, cuda->n_attend_blocks, out, type, cuda->stream)
+                                                     cuda->cap_items, cuda->n_attend_blocks, out, type,
+                                                     PITH_CUDA_ATTEND_AHEAD, follow, cuda->stream)
                            : pith_cuda_attend_prefill(&cuda->cache, l->layer, q, seq, p->shape.n_tokens, out, type,
                                                       cuda->stream));
 }
@@ -294,10 +296,10 @@ static void run_swiglu(const pith_plan *p, const pith_launch *l) {
                                                memory_of(p, v), cuda->stream));
 }
 
-static void run_norm(const pith_plan *p, const pith_launch *l) {
+static void run_norm(const pith_plan *p, const pith_launch *l, pith_cuda_follow follow) {
     pith_cuda *cuda = p->cuda;
     PITH_CUDA_DO(cuda, pith_cuda_norm_launch(memory_of(p, l->in), l->norm, l->eps, l->out->n, l->out->width,
-                                             l->out->halves, memory_of(p, l->out), true, cuda->stream));
+                                             l->out->halves, memory_of(p, l->out), follow, cuda->stream));
 }
 
 static void run_launches(const pith_plan *p, float *logits) {
@@ -310,18 +312,22 @@ static void run_launches(const pith_plan *p, float *logits) {
     if (p->shape.cls == PITH_CLASS_DECODE)
         PITH_CUDA_DO(cuda, pith_cuda_attend_plan(&cuda->cache, (const int32_t *)(const void *)(cuda->values + p->seq),
                                                  n, cuda->attend_plan, cuda->cap_items, cuda->stream));
+    // A decode step is one chain, which begins behind the two launches above; in a prefill there are kernels among its
+    // launches that do not take part in one.
+    pith_cuda_follow follow = PITH_CUDA_AFTER;
     for (uint32_t i = 0; i < p->n_launches; i++) {
         const pith_launch *l = &p->launches[i];
         switch (l->kind) {
-        case LAUNCH_NORM: run_norm(p, l); break;
+        case LAUNCH_NORM: run_norm(p, l, follow); break;
         case LAUNCH_PRODUCT:
             if (pith_cuda_is_many(p, l->in)) run_many(p, l);
-            else run_product(p, l, logits);
+            else run_product(p, l, logits, follow);
             break;
         case LAUNCH_SWIGLU: run_swiglu(p, l); break;
-        case LAUNCH_APPEND: run_append(p, l); break;
-        case LAUNCH_ATTEND: run_attend(p, l); break;
+        case LAUNCH_APPEND: run_append(p, l, follow); break;
+        case LAUNCH_ATTEND: run_attend(p, l, follow); break;
         }
+        follow = p->shape.cls == PITH_CLASS_DECODE ? PITH_CUDA_EARLY : PITH_CUDA_OVERLAP;
     }
 }
 

@@ -10,6 +10,8 @@
 // and i alone.
 static uint64_t word(const pith_weight *w, uint64_t i) { return pith_mix64(w->seed + i * 0xd1342543de82ef95u); }
 
+enum { PIECE = 64 }; // words that are made at a time
+
 // ---------------------------------------------------------------------------------------------- floating point
 
 // Element i of four in a word: (-scale, scale), symmetric.
@@ -33,11 +35,17 @@ static void fill_f16(const pith_weight *w, uint64_t first, size_t n_words, void 
     }
 }
 
+// The one that is made row by row in every step, where embeddings have no table: in loops that become vectors.
 static void fill_bf16(const pith_weight *w, uint64_t first, size_t n_words, void *out) {
     uint16_t *to = out;
-    for (size_t j = 0; j < n_words; j++) {
-        const uint64_t bits = word(w, first + j);
-        for (int i = 0; i < 4; i++) to[4 * j + (size_t)i] = pith_f32_to_bf16(value(bits, i, w->scale));
+    for (size_t j = 0; j < n_words; j += PIECE, to += 4 * PIECE) {
+        const size_t n = n_words - j < PIECE ? n_words - j : PIECE;
+        uint64_t bits[PIECE];
+        int32_t sixteen[4 * PIECE];
+        for (size_t k = 0; k < n; k++) bits[k] = word(w, first + j + k);
+        for (size_t k = 0; k < 4 * n; k++) sixteen[k] = (int32_t)(bits[k / 4] >> 16 * (k % 4) & 0xffff);
+        for (size_t k = 0; k < 4 * n; k++)
+            to[k] = pith_f32_to_bf16(((float)sixteen[k] - 32767.5f) * (w->scale / 32768.0f));
     }
 }
 

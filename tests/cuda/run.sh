@@ -68,7 +68,7 @@ check() {
 timing() {
     for name in $tests; do
         [ "$name" != test_product_pack ] || continue
-        one "$name.time" 120 $programs/"$name" time
+        one "$name.time" 240 $programs/"$name" time
         echo "--- $name"
         cat "$out/$name.time.log"
     done

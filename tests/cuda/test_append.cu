@@ -82,7 +82,10 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
     a.q_out = q_out.p, a.layer = layer, a.n = n;
     const pith_cuda_cache view = c.view();
     const pith_cuda_windows w = {d_window_at.p, d_caps.p};
-    OK((prefill ? pith_cuda_append_prefill : pith_cuda_append_decode)(&view, &w, &a, 0));
+    const auto append = [&](pith_cuda_follow follow) {
+        OK(prefill ? pith_cuda_append_prefill(&view, &w, &a, 0) : pith_cuda_append_decode(&view, &w, &a, follow, 0));
+    };
+    append(PITH_CUDA_AFTER);
 
     const std::vector<uint8_t> before = c.pool;
     c.pool = c.d_pool.get();
@@ -139,7 +142,7 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
     report(name, error, 1.0); // in units of the rounding
     report_bits("  exact values, positions, bytes beside them", wrong);
     const std::vector<uint8_t> once = c.pool;
-    OK((prefill ? pith_cuda_append_prefill : pith_cuda_append_decode)(&view, &w, &a, 0));
+    append(PITH_CUDA_EARLY);
     report_bits("  the same again", differing(once, c.d_pool.get()));
 }
 

@@ -111,8 +111,8 @@ static void check(const Case &c, Random &r) {
     }
 
     uint64_t n_wrong = 0;
-    for (int run = 0; run < 3; run++) { // the second and third with the overlapping launch
-        p.overlap = run > 0, p.ahead = run > 1 ? 2 : 0;
+    for (int run = 0; run < 3; run++) { // the second and third as in a chain
+        p.follow = (pith_cuda_follow)run, p.ahead = run < 2 ? 2 * run : PITH_CUDA_AHEAD_MOST;
         for (uint32_t i = 0; i < n_outputs; i++)
             CUDA(cudaMemcpy(dy[i], y0[i].data(), y0[i].size(), cudaMemcpyHostToDevice));
         CUDA(pith_cuda_product_launch(&p, 0));
@@ -128,7 +128,7 @@ static void check(const Case &c, Random &r) {
     // Alone: token by token gives the bits that it has among the others.
     for (uint32_t t = 0; t<c.n; t += c.n> 9 ? 7 : 1) {
         pith_cuda_product one = p;
-        one.n = 1, one.x = dx.p + (size_t)t * c.k, one.overlap = false, one.ahead = 0;
+        one.n = 1, one.x = dx.p + (size_t)t * c.k, one.follow = PITH_CUDA_AFTER, one.ahead = 0;
         for (uint32_t i = 0; i < n_outputs; i++) {
             const size_t row = (size_t)p.matrix[i].y_stride * elt;
             CUDA(cudaMemcpy(dy[i], &y0[i][t * row], row, cudaMemcpyHostToDevice));
@@ -206,7 +206,7 @@ static void check_norm(uint32_t n, uint32_t d, Random &r) {
     dx.put(x.data()), dw.put(w.data());
     double used = 0;
     CUDA(cudaMemset(dy.p, 0xff, x.size() * 2));
-    CUDA(pith_cuda_norm_launch(dx.p, dw.p, 1e-6f, n, d, false, dy.p, true, 0));
+    CUDA(pith_cuda_norm_launch(dx.p, dw.p, 1e-6f, n, d, false, dy.p, PITH_CUDA_EARLY, 0));
     CUDA(cudaDeviceSynchronize());
     const auto y = dy.get();
     for (uint32_t t = 0; t < n; t++) {
@@ -328,7 +328,7 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
     cudaEvent_t begin, end;
     CUDA(cudaEventCreate(&begin));
     CUDA(cudaEventCreate(&end));
-    // One, and a chain of eight overlapping ones: what a product costs in a step.
+    // One, and a chain of eight: what a product costs in a step.
     double us[2];
     for (uint32_t chain : {1u, 8u}) {
         std::vector<float> ms;
@@ -338,7 +338,7 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
             for (uint32_t i = 0; i < chain; i++) {
                 pith_cuda_product p = {};
                 p.type = type, p.out = out, p.x = x.p, p.n = n, p.k = k, p.n_matrices = n_matrices;
-                p.overlap = chain > 1, p.ahead = 0;
+                p.follow = chain > 1 ? PITH_CUDA_EARLY : PITH_CUDA_AFTER, p.ahead = PITH_CUDA_AHEAD_MOST;
                 uint8_t *at = w.p + copy++ % n_copies * stride;
                 float *to = y.p;
                 for (uint32_t j = 0; j < n_matrices; j++) {
@@ -362,6 +362,43 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
     printf("time %s%s (%u, %u) n %2u: one %7.2f us, in a chain %7.2f us, %5.0f GB/s, %5.1f %% of 4200\n",
            TYPE_NAME[type], swiglu ? " swiglu" : "", m[0] + (swiglu ? m[0] : m[1] + m[2]), k, n, us[0], us[1], gbs,
            gbs / 42);
+}
+
+// The same product by cuBLASLt, with the algorithm that it recommends for n tokens.
+static void time_blas(uint32_t m, uint32_t k, uint32_t n) {
+    const size_t bytes = (size_t)m * k * 2, scratch_bytes = 32u << 20;
+    const uint32_t n_copies = (uint32_t)(400000000 / bytes) + 2;
+    Device<uint8_t> w(bytes * n_copies), scratch(scratch_bytes);
+    Device<uint16_t> x((size_t)n * k);
+    Device<float> y((size_t)n * m);
+    fill<<<1024, 256>>>((uint32_t *)x.p, x.n / 2, 0x807f807fu, 0x3c003c00u);
+    fill<<<1024, 256>>>((uint32_t *)w.p, w.n / 4, 0x807f807fu, 0x3c003c00u);
+    CUDA(cudaGetLastError());
+    pith_cuda_gemm *g;
+    CUDA(pith_cuda_gemm_create(&g));
+    const pith_cuda_gemm_shape shape = {m, k, n, m, false, PITH_CUDA_OUT_F32};
+    CUDA(pith_cuda_gemm_prepare(g, &shape, scratch_bytes));
+    cudaEvent_t begin, end;
+    CUDA(cudaEventCreate(&begin));
+    CUDA(cudaEventCreate(&end));
+    std::vector<float> ms;
+    for (uint32_t run = 0; run < 23; run++) {
+        CUDA(cudaEventRecord(begin));
+        for (uint32_t i = 0; i < 8; i++)
+            CUDA(pith_cuda_gemm_launch(g, &shape, w.p + (run * 8 + i) % n_copies * bytes, x.p, y.p, scratch.p, 0));
+        CUDA(cudaEventRecord(end));
+        CUDA(cudaEventSynchronize(end));
+        float t;
+        CUDA(cudaEventElapsedTime(&t, begin, end));
+        if (run >= 3) ms.push_back(t);
+    }
+    std::sort(ms.begin(), ms.end());
+    CUDA(cudaEventDestroy(begin));
+    CUDA(cudaEventDestroy(end));
+    pith_cuda_gemm_free(g);
+    const double us = ms[ms.size() / 2] * 1e3 / 8, gbs = (double)bytes / us / 1e3;
+    printf("time bf16 by cuBLASLt (%u, %u) n %2u: one of eight %7.2f us, %5.0f GB/s, %5.1f %% of 4200\n", m, k, n, us,
+           gbs, gbs / 42);
 }
 
 static void checks(bool quick) {
@@ -401,6 +438,10 @@ static void times() { // R1-Distill-Qwen-7B
             time_product(type, PITH_CUDA_OUT_ADD, 1, o, 18944, n);
             if (n == 1 || n == 16) time_product(type, PITH_CUDA_OUT_F32, 1, v, 3584, n);
         }
+    }
+    for (uint32_t n : {1u, 16u}) {
+        time_blas(4608, 3584, n), time_blas(3584, 3584, n), time_blas(2 * 18944, 3584, n);
+        time_blas(3584, 18944, n), time_blas(152064, 3584, n);
     }
 }
 

@@ -1,0 +1,80 @@
+// The device's side of chain.h, and launches that follow it.
+#ifndef PITH_CUDA_CHAIN_CUH
+#define PITH_CUDA_CHAIN_CUH
+
+#include <cstdint>
+#include <cuda_runtime.h>
+
+#include "cuda/chain.h"
+
+namespace pith {
+
+// Before anything that an earlier kernel writes is read, and before anything that it reads is written.
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// The two places at which a kernel may let the next one start: first thing, and behind its wait.
+__device__ __forceinline__ void let_next_start_early(bool early) {
+    if (early) let_next_start();
+}
+__device__ __forceinline__ void wait_and_let_next_start(bool early) {
+    wait_for_previous();
+    if (!early) let_next_start();
+}
+
+// Asks L2 for `bytes` at `p`, both multiples of 16, from one thread. A hint: nothing waits for it, and what is written
+// there later is seen all the same, since L2 is where all multiprocessors meet.
+__device__ __forceinline__ void prefetch_bytes(const void *p, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#else
+    for (uint32_t at = 0; at < bytes; at += 128)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)p + at) : "memory");
+#endif
+}
+
+// Is the code that runs on this device the one that has these instructions? Not the same as the device having them: a
+// build for sm_80 alone runs on newer ones, translated, without. In product.cu.
+cudaError_t has_hopper_code(bool *out);
+
+// A multiprocessor has one split between L1 and shared memory at a time, and rests when it changes: kernels that want
+// different ones do not overlap there. All of a chain ask for the same, in percent of what shared memory can have: 132
+// KB, room for blocks of two kernels at a time, which leaves 124 KB of L1 for activations.
+constexpr int CHAIN_CARVEOUT = 58;
+
+// What a launch needs to follow as it is told. `attributes` has room for one more.
+template <typename Kernel>
+cudaError_t add_follow(cudaLaunchConfig_t &config, cudaLaunchAttribute *attributes, Kernel kernel,
+                       pith_cuda_follow follow) {
+    config.attrs = attributes;
+    if (follow != PITH_CUDA_AFTER) {
+        cudaLaunchAttribute &at = attributes[config.numAttrs++];
+        at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        at.val.programmaticStreamSerializationAllowed = 1;
+    }
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, CHAIN_CARVEOUT);
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_chained(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, size_t shared_bytes,
+                           pith_cuda_follow follow, cudaStream_t stream, Arguments &&...arguments) {
+    bool hopper = false;
+    cudaLaunchAttribute attribute;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    cudaError_t e = has_hopper_code(&hopper);
+    if (!e && hopper) e = add_follow(config, &attribute, kernel, follow);
+    return e ? e : cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+} // namespace pith
+
+#endif
