@@ -10,7 +10,15 @@
 #include "cuda/norm.h"
 #include "cuda/plan.h"
 
-enum { ALIGN = 256 };
+enum {
+    ALIGN = 256,
+    // How a decode step runs: as it has been run on a device. What should be faster, the AHEAD kernel of attention,
+    // EARLY launches and weights asked for before their turn (PITH_CUDA_AHEAD_MOST), has been compiled and reasoned
+    // about, not measured (docs/speed-log.md); tests/cuda/test_step runs and times all of it.
+    ATTEND = PITH_CUDA_ATTEND_PLAIN,
+    FOLLOW = PITH_CUDA_OVERLAP,
+    WEIGHTS_AHEAD = 0,
+};
 
 // ------------------------------------------------------------------------------------------------------- memory
 
@@ -78,7 +86,7 @@ pith_status pith_cuda_begin_values(pith_cuda *cuda, pith_error *err) {
     const pith_geometry *geo = &cuda->geo;
     cuda->tables = pith_new(cuda->alloc, pith_cuda_tables(cuda).end, 1);
     if (!cuda->tables) return pith_fail(err, PITH_E_MEMORY, "no memory for the inputs of a step");
-    PITH_CUDA_DO(cuda, pith_cuda_attend_blocks(geo, cuda->type, PITH_CUDA_ATTEND_AHEAD, &cuda->n_attend_blocks));
+    PITH_CUDA_DO(cuda, pith_cuda_attend_blocks(geo, cuda->type, ATTEND, &cuda->n_attend_blocks));
     PITH_CUDA_DO(cuda, pith_cuda_attend_prefill_init(geo, cuda->type));
     for (uint32_t i = 0; i < INPUT_BLOCKS; i++)
         PITH_CUDA_DO(cuda, cudaEventCreateWithFlags(&cuda->copied[i], cudaEventDisableTiming));
@@ -210,7 +218,7 @@ static void run_product(const pith_plan *p, const pith_launch *l, float *logits,
                                   .k = w->k,
                                   .n_matrices = l->n_matrices,
                                   .follow = follow,
-                                  .ahead = PITH_CUDA_AHEAD_MOST};
+                                  .ahead = WEIGHTS_AHEAD};
         for (uint32_t j = 0; j < l->n_matrices; j++)
             args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
                                                 .bias = l->bias[j],
@@ -280,12 +288,12 @@ static void run_attend(const pith_plan *p, const pith_launch *l, pith_cuda_follo
     uint16_t *out = memory_of(p, l->out);
     const pith_half type = l->out->halves ? PITH_HALF_F16 : PITH_HALF_BF16;
     const int32_t *seq = (const int32_t *)(const void *)(cuda->values + p->seq);
-    PITH_CUDA_DO(cuda, p->shape.cls == PITH_CLASS_DECODE
-                           ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, cuda->attend_plan, cuda->attend_parts,
-                                                     cuda->cap_items, cuda->n_attend_blocks, out, type,
-                                                     PITH_CUDA_ATTEND_AHEAD, follow, cuda->stream)
-                           : pith_cuda_attend_prefill(&cuda->cache, l->layer, q, seq, p->shape.n_tokens, out, type,
-                                                      cuda->stream));
+    PITH_CUDA_DO(
+        cuda,
+        p->shape.cls == PITH_CLASS_DECODE
+            ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, cuda->attend_plan, cuda->attend_parts, cuda->cap_items,
+                                      cuda->n_attend_blocks, out, type, ATTEND, follow, cuda->stream)
+            : pith_cuda_attend_prefill(&cuda->cache, l->layer, q, seq, p->shape.n_tokens, out, type, cuda->stream));
 }
 
 static void run_swiglu(const pith_plan *p, const pith_launch *l) {
@@ -327,7 +335,7 @@ static void run_launches(const pith_plan *p, float *logits) {
         case LAUNCH_APPEND: run_append(p, l, follow); break;
         case LAUNCH_ATTEND: run_attend(p, l, follow); break;
         }
-        follow = p->shape.cls == PITH_CLASS_DECODE ? PITH_CUDA_EARLY : PITH_CUDA_OVERLAP;
+        follow = p->shape.cls == PITH_CLASS_DECODE ? FOLLOW : PITH_CUDA_OVERLAP;
     }
 }
 
