@@ -1,5 +1,6 @@
-// JSON schemas. Whatever the bytes, a schema is refused with one line, or becomes a grammar that libllama takes, or says that
-// it does not; and a walk of a few hundred characters through one that it takes never finds itself with nowhere to go.
+// JSON schemas. Whatever the bytes, a schema is refused with one line, or becomes a grammar that libllama takes, or
+// says that it does not; and a walk of a few hundred characters through one that it takes never finds itself with
+// nowhere to go.
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -16,8 +17,8 @@ static void require(bool holds) {
 
 // Characters that may come next, closing ones first so that the walk comes to an end.
 static const char *text_at(void *ctx, size_t i, size_t *bytes) {
-    static const char *const texts[] = {"\"", "}", "]", ":", ",", "0", "1", "2", "-", "T", "Z", ".", "a", "b", "t", "r", "u", "e", "f", "l", "s", "n",
-                                        "{", "[", " ", "\\", "\xc3\xa4"};
+    static const char *const texts[] = {"\"", "}", "]", ":", ",", "0", "1", "2", "-", "T", "Z", ".",  "a",       "b",
+                                        "t",  "r", "u", "e", "f", "l", "s", "n", "{", "[", " ", "\\", "\xc3\xa4"};
     (void)ctx;
     *bytes = i < sizeof texts / sizeof *texts ? strlen(texts[i]) : 1;
     static char one[2];

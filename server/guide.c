@@ -16,7 +16,9 @@ static void drop(void *ctx, speech_part part, const char *text, size_t bytes) {
 }
 
 // The marks of a thought are text wherever they may stand; other control tokens have none.
-static void read_piece(const guide *g, pith_token token, piece *p) { piece_read(p, g->model, token, token == g->think); }
+static void read_piece(const guide *g, pith_token token, piece *p) {
+    piece_read(p, g->model, token, token == g->think);
+}
 
 static bool is_newlines(const guide *g, pith_token token) {
     piece p;
@@ -64,8 +66,7 @@ bool guide_hear(const guide *g, choice *c, speech_state before, pith_token token
         if (is_newlines(g, token)) return true;
         break;
     case SPEECH_OPENED:
-    case SPEECH_THINKING:
-        return speech_thinks(&c->speech) || c->speech.state == SPEECH_CLOSED;
+    case SPEECH_THINKING: return speech_thinks(&c->speech) || c->speech.state == SPEECH_CLOSED;
     case SPEECH_ANSWER:
     case SPEECH_STOPPED: break;
     }

@@ -301,8 +301,7 @@ static void prepare_choice(loop *l, job *j, choice *c) {
     if (changes) change_logits(l, r, c, logits), logits = l->logits;
     const pith_sequence_params params = params_of(l, j, (uint32_t)(c - j->choices));
     const pith_sampling *how = &params.sampling;
-    pith_token token =
-        draw_token(logits, l->n_vocab, how, pith_uniform(how->seed, how->stream, c->n_seen), l->ranked);
+    pith_token token = draw_token(logits, l->n_vocab, how, pith_uniform(how->seed, how->stream, c->n_seen), l->ranked);
     const guide_verdict verdict = watches ? guide_choose(&l->guide, c, logits, how, c->n_seen, &token) : GUIDE_FITS;
     if (verdict == GUIDE_FITS) pith_sequence_force(c->seq, token, NULL);
     else if (verdict == GUIDE_STUCK) fail(l, j, &stuck);

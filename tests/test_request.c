@@ -82,8 +82,9 @@ static void prompts(void **state) {
     assert_int_equal(r.format, REQUEST_JSON_SCHEMA);
     assert_string_equal(r.schema, "{\"a\":1}");
     request_free(&r);
-    r = read_or_fail(true, "{" CHAT ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"description\":"
-                           "\"d\",\"strict\":null,\"schema\":{\"b\":{},\"a\":{}}}}}");
+    r = read_or_fail(
+        true, "{" CHAT ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"description\":"
+              "\"d\",\"strict\":null,\"schema\":{\"b\":{},\"a\":{}}}}}");
     assert_string_equal(r.schema, "{\"b\":{},\"a\":{}}"); // in its own order
     request_free(&r);
     r = read_or_fail(false, "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}");
@@ -153,9 +154,12 @@ static void refusals(void **state) {
         {true, "{" CHAT ",\"response_format\":{\"type\":7}}", "response_format", "json_object"},
         {true, "{" CHAT ",\"response_format\":{\"type\":\"json_schema\"}}", "response_format", "json_schema: expected"},
         {true, "{" CHAT ",\"response_format\":" SCHEMA("{}") "}", "response_format", "json_schema.schema"},
-        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"name\":\"n\",\"schema\":[]}") "}", "response_format", "json_schema.schema"},
-        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"name\":7,\"schema\":{}}") "}", "response_format", "json_schema.name"},
-        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"strict\":7,\"schema\":{}}") "}", "response_format", "json_schema.strict"},
+        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"name\":\"n\",\"schema\":[]}") "}", "response_format",
+         "json_schema.schema"},
+        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"name\":7,\"schema\":{}}") "}", "response_format",
+         "json_schema.name"},
+        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"strict\":7,\"schema\":{}}") "}", "response_format",
+         "json_schema.strict"},
         {true, "{" CHAT ",\"tools\":[{}]}", "tools", "not supported"},
         {false, "{}", "prompt", "one string"},
         {false, "{\"prompt\":\"\"}", "prompt", "at least one"},

@@ -12,7 +12,8 @@
 
 #include "base/utf8.h"
 
-// libllama's stacks are the readings of what was taken so far: each says what may come next, an empty one that nothing need.
+// libllama's stacks are the readings of what was taken so far: each says what may come next, an empty one that nothing
+// need.
 struct pith_matcher {
     std::shared_ptr<llama_grammar> grammar; // its own stacks are scratch
     llama_grammar_stacks stacks;
@@ -54,8 +55,8 @@ bool may_grow(const char *bytes, size_t n) {
     return pith_utf8_valid(whole, length) == length;
 }
 
-// Adds the characters of `held` and `text` together; false where that is not UTF-8 or has U+0000. `held` becomes what is
-// left over.
+// Adds the characters of `held` and `text` together; false where that is not UTF-8 or has U+0000. `held` becomes what
+// is left over.
 bool read(characters &to, char *held, size_t *n_held, const char *text, size_t bytes) {
     size_t at = 0;
     while (at < bytes || *n_held > 0) {
@@ -155,7 +156,8 @@ pith_matcher_result take(pith_matcher &m, const char *text, size_t bytes) {
 pith_matcher *make(const char *grammar, pith_matcher_result *result) {
     auto m = std::make_unique<pith_matcher>();
     // No vocabulary: tokens are text for us.
-    m->grammar.reset(llama_grammar_init_impl(nullptr, grammar, "root", false, nullptr, 0, nullptr, 0), llama_grammar_free_impl);
+    m->grammar.reset(llama_grammar_init_impl(nullptr, grammar, "root", false, nullptr, 0, nullptr, 0),
+                     llama_grammar_free_impl);
     *result = !m->grammar ? PITH_MATCHER_REFUSED : PITH_MATCHER_OK;
     if (!m->grammar) return nullptr;
     m->stacks.swap(llama_grammar_get_stacks(m->grammar.get()));
@@ -190,7 +192,8 @@ pith_matcher_result pith_matcher_clone(const pith_matcher *m, pith_matcher **out
 
 void pith_matcher_free(pith_matcher *m) { delete m; }
 
-pith_matcher_result pith_matcher_check(const pith_matcher *m, size_t n, pith_matcher_text text, void *ctx, bool *allowed) {
+pith_matcher_result pith_matcher_check(const pith_matcher *m, size_t n, pith_matcher_text text, void *ctx,
+                                       bool *allowed) {
     try {
         check(*m, n, text, ctx, allowed);
         return PITH_MATCHER_OK;
@@ -216,4 +219,6 @@ bool pith_matcher_may_end(const pith_matcher *m) {
     return may && m->n_held == 0;
 }
 
-bool pith_matcher_must_end(const pith_matcher *m) { return m->stacks.size() == 1 && m->stacks[0].empty() && m->n_held == 0; }
+bool pith_matcher_must_end(const pith_matcher *m) {
+    return m->stacks.size() == 1 && m->stacks[0].empty() && m->n_held == 0;
+}

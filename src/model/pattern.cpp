@@ -56,8 +56,8 @@ const ranges line_ends = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
 // escape of one letter are left out.
 std::string body_of(const ranges &set) {
     static const ranges special = {{0, 0x1f}, {'"', '"'}, {'\\', '\\'}, {0x7f, 0x7f}};
-    static const std::pair<uint32_t, const char *> escapes[] = {{'"', "\\\""}, {'\\', "\\\\"}, {'\b', "\\b"}, {'\f', "\\f"},
-                                                                {'\n', "\\n"}, {'\r', "\\r"},  {'\t', "\\t"}};
+    static const std::pair<uint32_t, const char *> escapes[] = {
+        {'"', "\\\""}, {'\\', "\\\\"}, {'\b', "\\b"}, {'\f', "\\f"}, {'\n', "\\n"}, {'\r', "\\r"}, {'\t', "\\t"}};
     const ranges plain = without(set, special);
     std::string body = plain.empty() ? "" : gbnf::one_of(plain);
     for (const auto &escape : escapes)
@@ -165,7 +165,8 @@ class reader {
         for (const char c : {'*', '+', '?', '{'})
             if (next_is(c)) unexpected();
         copies *= most == gbnf::endless ? least + 1 : std::max(most, 1u);
-        if (copies > pattern_most_nested) fail("its repetitions multiply to more than " + std::to_string(pattern_most_nested));
+        if (copies > pattern_most_nested)
+            fail("its repetitions multiply to more than " + std::to_string(pattern_most_nested));
         return rules.repeat(rule, least, most);
     }
 
@@ -270,7 +271,8 @@ class reader {
 
 std::string pattern_body(const std::string &pattern, gbnf &rules) {
     if (pattern.size() > pattern_most_bytes)
-        fail("expected at most " + std::to_string(pattern_most_bytes) + " bytes, found " + std::to_string(pattern.size()));
+        fail("expected at most " + std::to_string(pattern_most_bytes) + " bytes, found " +
+             std::to_string(pattern.size()));
     return reader(pattern, rules).all();
 }
 

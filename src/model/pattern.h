@@ -1,8 +1,9 @@
 // Regular expressions of JSON schemas (ECMA-262) as rules of a grammar. C++, for schema.cpp.
 //
 // What is matched is the string's value; what the grammar describes is its JSON text, so a quote, a backslash or a line
-// break stands there escaped. Alternatives, groups, classes, repetitions and the usual escapes are read; anchors at the ends of the
-// whole. Looking around, references back, word boundaries and properties of characters are no matter for a grammar.
+// break stands there escaped. Alternatives, groups, classes, repetitions and the usual escapes are read; anchors at the
+// ends of the whole. Looking around, references back, word boundaries and properties of characters are no matter for a
+// grammar.
 #ifndef PITH_MODEL_PATTERN_H
 #define PITH_MODEL_PATTERN_H
 

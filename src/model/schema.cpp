@@ -70,8 +70,7 @@ struct interval {
 // Decimal numbers of an interval with 0 <= low <= high; "" where there are none.
 std::string decimals(gbnf &g, const interval &i) {
     const std::string fraction = g.repeat("fraction", 0, 1), zeros = g.repeat("zeros", 0, 1);
-    if (i.low == i.high)
-        return i.open_low || i.open_high ? "" : gbnf::literal(std::to_string(i.low)) + " " + zeros;
+    if (i.low == i.high) return i.open_low || i.open_high ? "" : gbnf::literal(std::to_string(i.low)) + " " + zeros;
     std::string body = gbnf::literal(std::to_string(i.low)) + " " + (i.open_low ? "beyond" : fraction);
     if (i.low + 1 < i.high) body += " | " + g.add(whole_range(g, i.low + 1, i.high - 1)) + " " + fraction;
     if (!i.open_high) body += " | " + gbnf::literal(std::to_string(i.high)) + " " + zeros;
@@ -108,7 +107,8 @@ class converter {
     }
 
     // How many ways lead through a rule before there is a character: libllama walks all of them. None may lead back.
-    size_t width(const std::string &name, std::unordered_set<std::string> &inside, std::map<std::string, size_t> &widths) {
+    size_t width(const std::string &name, std::unordered_set<std::string> &inside,
+                 std::map<std::string, size_t> &widths) {
         const auto found = alternatives.find(name);
         if (found == alternatives.end()) return 1;
         const auto known = widths.find(name);
@@ -151,10 +151,10 @@ class converter {
 
     // Keywords that say nothing of what is valid.
     static bool is_remark(const std::string &key) {
-        static const words remarks = {"title",      "description", "default",     "examples",      "example",
-                                      "$comment",   "$schema",     "$id",         "id",            "$anchor",
-                                      "$defs",      "definitions", "deprecated",  "readOnly",      "writeOnly",
-                                      "format",     "nullable",    "discriminator", "contentEncoding", "contentMediaType"};
+        static const words remarks = {
+            "title",     "description", "default",  "examples",      "example",         "$comment",        "$schema",
+            "$id",       "id",          "$anchor",  "$defs",         "definitions",     "deprecated",      "readOnly",
+            "writeOnly", "format",      "nullable", "discriminator", "contentEncoding", "contentMediaType"};
         return is_one_of(key, remarks) || key.compare(0, 2, "x-") == 0;
     }
 
@@ -217,7 +217,8 @@ class converter {
         for (size_t begin = 2; text.size() > 1 && begin <= text.size();) {
             const size_t end = std::min(text.find('/', begin), text.size());
             const std::string key = pointer_part(text.substr(begin, end - begin));
-            const bool index = !key.empty() && key.size() < 6 && key.find_first_not_of("0123456789") == std::string::npos;
+            const bool index =
+                !key.empty() && key.size() < 6 && key.find_first_not_of("0123456789") == std::string::npos;
             if (at->is_object() && at->contains(key)) at = &at->at(key);
             else if (at->is_array() && index && std::stoul(key) < at->size()) at = &at->at(std::stoul(key));
             else fail(path, shown + "points to nothing");
@@ -321,7 +322,8 @@ class converter {
     std::string values(const json &s, const std::string &path) {
         const bool listed = s.contains("enum"), single = s.contains("const");
         allow(s, path, {listed ? "enum" : "const", "const", "type"});
-        if (listed && (!s.at("enum").is_array() || s.at("enum").empty())) fail(path, "enum: expected an array of values");
+        if (listed && (!s.at("enum").is_array() || s.at("enum").empty()))
+            fail(path, "enum: expected an array of values");
         const std::string only = single ? s.at("const").dump() : "";
         std::string body;
         for (size_t i = 0; i < (listed ? s.at("enum").size() : 1); i++) {
@@ -330,12 +332,13 @@ class converter {
             if ((s.contains("type") && !has_type(value, s.at("type"))) || (single && value.dump() != only)) continue;
             body += (body.empty() ? "" : " | ") + gbnf::literal(value.dump());
         }
-        if (body.empty()) fail(path, std::string(listed ? "enum" : "const") + ": no value has the type that is asked for");
+        if (body.empty())
+            fail(path, std::string(listed ? "enum" : "const") + ": no value has the type that is asked for");
         return body;
     }
 
-    // Properties in order; one that is not required may be left out. `behind` is what follows when something has been
-    // written already, `first` when nothing has.
+    // Properties in order; one that is not required may be left out. From the last to the first: `next` begins with one
+    // of those from i on, `behind` follows a property that stands before i.
     std::string object(const json &s, const std::string &path) {
         const json none = json::object();
         const json &properties = s.contains("properties") ? s.at("properties") : none;
@@ -354,16 +357,14 @@ class converter {
                             node(entry.value(), path + "/properties/" + name));
             may_miss.push_back(required.count(name) == 0);
         }
-        words behind(pairs.size() + 1);
-        behind.back() = rules.add("space \"}\"");
+        std::string next, behind = rules.add("space \"}\"");
+        bool may_end = true;
         for (size_t i = pairs.size(); i-- > 0;) {
-            const std::string next = "\",\" space " + pairs[i] + " " + behind[i + 1];
-            behind[i] = rules.add(may_miss[i] ? next + " | " + behind[i + 1] : next);
+            next = rules.add(pairs[i] + " " + behind + (may_miss[i] && !next.empty() ? " | " + next : ""));
+            may_end = may_end && may_miss[i];
+            behind = rules.add("\",\" space " + next + (may_end ? " | space \"}\"" : ""));
         }
-        const size_t leads = static_cast<size_t>(std::find(may_miss.begin(), may_miss.end(), false) - may_miss.begin());
-        std::string first = leads == pairs.size() ? "\"}\"" : pairs[leads] + " " + behind[leads + 1];
-        for (size_t i = leads; i-- > 0;) first = pairs[i] + " " + behind[i + 1] + " | " + rules.add(first);
-        return "\"{\" space " + rules.add(first);
+        return "\"{\" space " + (may_end ? rules.add("\"}\" | " + next) : next);
     }
 
     std::unordered_set<std::string> required_of(const json &s, const json &properties, const std::string &path) const {
@@ -374,7 +375,8 @@ class converter {
         for (size_t i = 0; i < list.size(); i++) {
             if (!list.at(i).is_string()) fail(path, "required: expected an array of names");
             const std::string name = list.at(i).get<std::string>();
-            if (!properties.contains(name)) fail(path, "required: \"" + name.substr(0, 80) + "\" is not among the properties");
+            if (!properties.contains(name))
+                fail(path, "required: \"" + name.substr(0, 80) + "\" is not among the properties");
             names.insert(name);
         }
         return names;
@@ -471,7 +473,8 @@ class converter {
         const json &value = s.at(key);
         if (!value.is_number()) fail(path, std::string(key) + ": expected a number");
         const double x = value.get<double>(), inside = up ? std::ceil(x) : std::floor(x);
-        if (inside != x && !rounds) fail(path, std::string(key) + ": expected a whole number; others are not supported");
+        if (inside != x && !rounds)
+            fail(path, std::string(key) + ": expected a whole number; others are not supported");
         if (std::fabs(x) > 1e16) return x < 0 ? -most_whole - 1 : most_whole + 1;
         return value.is_number_integer() ? value.get<long long>() : static_cast<long long>(inside);
     }
@@ -518,7 +521,8 @@ class converter {
         if (!has_bounds(s)) return "number";
         const interval i = interval_of(s, path, false);
         std::string positive, negative;
-        if (i.low > i.high || i.low > most_whole || i.high < -most_whole) fail(path, "no number of 16 digits lies between the bounds");
+        if (i.low > i.high || i.low > most_whole || i.high < -most_whole)
+            fail(path, "no number of 16 digits lies between the bounds");
         if (i.high >= 0)
             positive = decimals(rules, {std::max(i.low, 0LL), i.high, i.low >= 0 && i.open_low, i.open_high});
         if (i.low < 0)
@@ -547,7 +551,8 @@ void check_depth(const std::string &text) {
 
 std::string grammar_of(const char *text, size_t bytes) {
     if (bytes > PITH_SCHEMA_MAX_BYTES)
-        fail("#", "expected at most " + std::to_string(PITH_SCHEMA_MAX_BYTES) + " bytes, found " + std::to_string(bytes));
+        fail("#",
+             "expected at most " + std::to_string(PITH_SCHEMA_MAX_BYTES) + " bytes, found " + std::to_string(bytes));
     const std::string source(text, bytes);
     check_depth(source);
     const json schema = json::parse_no_throw(source);

@@ -1,7 +1,8 @@
 // JSON schemas as grammars. The border in C to schema.cpp: everything that is thrown there ends here.
 //
-// What the grammar accepts satisfies the schema and is JSON that every parser takes; a schema that cannot be kept to the letter
-// is refused, as is a keyword that nobody knows here. Where a schema leaves open how, the grammar is the narrower one:
+// What the grammar accepts satisfies the schema and is JSON that every parser takes; a schema that cannot be kept to
+// the letter is refused, as is a keyword that nobody knows here. Where a schema leaves open how, the grammar is the
+// narrower one:
 //
 //   objects   name their properties in the order of the schema and have no others, unless the schema names none
 //   oneOf     is read as anyOf; allOf may have one entry
@@ -10,8 +11,8 @@
 //   pattern   see pattern.h
 //   $ref      points into the schema itself, and may point back to where it stands
 //
-// llama.cpp's converter (json-schema-to-grammar) is not in use: it drops what it does not know, its patterns and further
-// properties can break out of their strings, and it has no bounds on work.
+// llama.cpp's converter (json-schema-to-grammar) is not in use: it drops what it does not know, its patterns and
+// further properties can break out of their strings, and it has no bounds on work.
 #ifndef PITH_MODEL_SCHEMA_H
 #define PITH_MODEL_SCHEMA_H
 
@@ -32,8 +33,8 @@ typedef enum pith_schema_result {
     PITH_SCHEMA_NO_MEMORY,
 } pith_schema_result;
 
-// The grammar of a schema, terminated, of C's malloc; its start is the rule "root". *out is NULL on failure, and `error`
-// (capacity bytes) holds one line.
+// The grammar of a schema, terminated, of C's malloc; its start is the rule "root". *out is NULL on failure, and
+// `error` (capacity bytes) holds one line.
 pith_schema_result pith_schema_grammar(const char *json, size_t bytes, char **out, char *error, size_t capacity);
 
 #ifdef __cplusplus
