@@ -15,10 +15,12 @@ static void require(bool holds) {
     if (!holds) abort();
 }
 
-// Characters that may come next, closing ones first so that the walk comes to an end.
+// What may come next, closing characters first so that the walk comes to an end; and longer texts, as tokens are.
 static const char *text_at(void *ctx, size_t i, size_t *bytes) {
-    static const char *const texts[] = {"\"", "}", "]", ":", ",", "0", "1", "2", "-", "T", "Z", ".",  "a",       "b",
-                                        "t",  "r", "u", "e", "f", "l", "s", "n", "{", "[", " ", "\\", "\xc3\xa4"};
+    static const char *const texts[] = {
+        "\"", "}",  "]",        ":",        ",",    "0",         "1",          "2",      "-",   "T",     "Z",   ".",
+        "a",  "b",  "t",        "r",        "u",    "e",         "f",          "l",      "s",   "n",     "{",   "[",
+        " ",  "\\", "\xc3\xa4", "\xe2\x82", "\xac", "aaaaaaaab", "[[[[[[[[\"", "\"a\":", "}}]", "\",\"", "0000"};
     (void)ctx;
     *bytes = i < sizeof texts / sizeof *texts ? strlen(texts[i]) : 1;
     static char one[2];

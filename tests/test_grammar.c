@@ -285,6 +285,7 @@ static void refusals(void **state) {
         {PATTERN("a{2001}"), "at most 2000"},
         {PATTERN("a{99999999999999999999}"), "at most 2000"},
         {PATTERN("(a{100}){100}"), "multiply to more than 2000"},
+        {PATTERN("((a?){40}){40}"), "may be empty too often"},
         {PATTERN("a^b"), "an anchor"},
         {PATTERN("(a$)b"), "an anchor"},
         {PATTERN("(?=a)"), "only (?:"},
@@ -324,7 +325,7 @@ static void bombs(void **state) {
         {repeated("{\"properties\":{\"", "_", 70000, "\":{}}}"), "names of at most 256"},
         {repeated("{\"type\":\"string\",\"pattern\":\"", "(", 900, "\"}"), "nested too deeply"},
         {repeated("{\"type\":\"string\",\"pattern\":\"", "a", 1001, "\"}"), "at most 1000 bytes"},
-        {repeated("{\"type\":\"string\",\"pattern\":\"((((((((((((a", "|)+", 12, "\"}"), "multiply to more than 2000"},
+        {repeated("{\"type\":\"string\",\"pattern\":\"((((((((((((a", "|)+", 12, "\"}"), "may be empty too often"},
     };
     for (size_t i = 0; i < T_COUNT(cases); i++) {
         expect_refusal(cases[i].schema, cases[i].part);
@@ -371,6 +372,12 @@ static void ambiguity(void **state) {
     assert_false(pith_matcher_may_end(m));
     pith_matcher_free(m);
     assert_true(accepts(twice, "[[[[[[]]]]]]"));
+    // More ways to read a text than can be counted, and all of them end in the same places.
+    static const char many[] = PATTERN("^((a?){10}){20}$");
+    m = matcher_of(many);
+    assert_true(fits(m, "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""));
+    assert_false(fits(m, "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab\""));
+    pith_matcher_free(m);
     static const char empty[] = PATTERN("^(|a)*$");
     char *grammar, line[300];
     assert_int_equal(pith_schema_grammar(empty, strlen(empty), &grammar, line, sizeof line), PITH_SCHEMA_OK);

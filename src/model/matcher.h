@@ -1,4 +1,4 @@
-// Which text a grammar lets follow, by libllama's matcher. The border in C to matcher.cpp: everything that is thrown
+// Which text a grammar lets follow, by automaton.h. The border in C to matcher.cpp: everything that is thrown
 // there ends here.
 //
 // Text is UTF-8 and may be cut anywhere; what is not UTF-8 never fits. A grammar that is ambiguous over long stretches
@@ -14,8 +14,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-#define PITH_MATCHER_MAX_READINGS 2500u
 
 typedef struct pith_matcher pith_matcher;
 

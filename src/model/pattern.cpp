@@ -92,6 +92,8 @@ class reader {
     size_t at = 0;
     unsigned depth = 0;
     uint64_t copies = 1; // of what was read last, its inner repetitions multiplied
+    uint64_t places = 1; // in it, each as often as it is repeated where it may be empty
+    bool empty = false;  // may it be?
 
     bool done() const { return at == text.size(); }
     bool next_is(char c) const { return !done() && text[at] == c; }
@@ -118,12 +120,13 @@ class reader {
 
     std::string items() {
         std::string sequence;
-        uint64_t most = 1;
+        uint64_t most = 1, sum = 0;
+        bool all_empty = true;
         while (!done() && text[at] != '|' && text[at] != ')' && text[at] != '$') {
             join(sequence, quantified(atom()));
-            most = std::max(most, copies);
+            most = std::max(most, copies), sum += places, all_empty = all_empty && empty;
         }
-        copies = most;
+        copies = most, places = std::max<uint64_t>(sum, 1), empty = all_empty;
         return sequence;
     }
 
@@ -131,19 +134,20 @@ class reader {
         if (take('?') && !take(':')) fail("of the groups that begin with (? only (?: is supported");
         if (++depth > pattern_most_depth) fail("its groups are nested too deeply");
         std::string body;
-        uint64_t most = 1;
+        uint64_t most = 1, sum = 0;
+        bool any_empty = false;
         do {
             add_alternative(body, items());
-            most = std::max(most, copies);
+            most = std::max(most, copies), sum += places, any_empty = any_empty || empty;
         } while (take('|'));
         if (!take(')')) unexpected();
         depth--;
-        copies = most;
+        copies = most, places = sum, empty = any_empty;
         return rules.add(body);
     }
 
     std::string atom() {
-        copies = 1;
+        copies = places = 1, empty = false;
         if (take('(')) return group();
         if (take('[')) return rules.add(body_of(set()));
         if (take('.')) return rules.add(body_of(other(line_ends)));
@@ -164,9 +168,11 @@ class reader {
         take('?'); // a lazy one matches the same texts
         for (const char c : {'*', '+', '?', '{'})
             if (next_is(c)) unexpected();
-        copies *= most == gbnf::endless ? least + 1 : std::max(most, 1u);
+        const uint64_t times = most == gbnf::endless ? least + 1 : std::max(most, 1u);
+        copies *= times, places *= empty ? times : 1, empty = empty || least == 0;
         if (copies > pattern_most_nested)
             fail("its repetitions multiply to more than " + std::to_string(pattern_most_nested));
+        if (places > pattern_most_empty) fail("it repeats what may be empty too often");
         return rules.repeat(rule, least, most);
     }
 

@@ -14,6 +14,8 @@ namespace pith {
 constexpr size_t pattern_most_bytes = 1000;
 constexpr unsigned pattern_most_depth = 16;    // of groups
 constexpr uint64_t pattern_most_nested = 2000; // product of the repetitions inside each other
+constexpr uint64_t pattern_most_empty =
+    600; // ways to skip what may be empty: the automaton's work grows with the square
 
 // The body of a rule for the text between the quotes. `pattern` is UTF-8. Throws std::runtime_error, which says what is
 // wrong with the pattern.
