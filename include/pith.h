@@ -145,6 +145,36 @@ pith_status pith_chat_render(const pith_model *model, const pith_message *messag
                              pith_error *err);
 void pith_text_free(char *text);
 
+// ------------------------------------------------------------------------------------------------- grammars
+
+// Which tokens may come next in an answer that is to be JSON, or to satisfy a JSON schema. It follows the answer token
+// by token; what it lets through is JSON that every parser takes, however improbable the model finds it. A caller draws
+// from pith_sequence_logits, asks pith_grammar_allows, draws again from a mask when the answer is no, gives the token to
+// pith_sequence_force, and to pith_grammar_accept.
+//
+// A grammar and its clones belong to one thread at a time, all together.
+typedef struct pith_grammar pith_grammar;
+
+// `schema`: `bytes` bytes of a JSON schema; NULL: any JSON object. What is understood of schemas: docs/structured.md.
+// PITH_E_FORMAT for what is not a schema, or one that cannot be kept to the letter: where it is wrong, in one line.
+// PITH_E_UNSUPPORTED for one that cannot be followed, or a model without a vocabulary. The model must outlive it.
+pith_status pith_grammar_new(const pith_model *model, const char *schema, size_t bytes, pith_grammar **out,
+                             pith_error *err);
+pith_status pith_grammar_clone(const pith_grammar *grammar, pith_grammar **out, pith_error *err); // from where it stands
+void pith_grammar_free(pith_grammar *grammar); // NULL is allowed
+
+// May `token` come next? End-of-generation tokens may when the answer is complete, other control tokens never.
+bool pith_grammar_allows(const pith_grammar *grammar, pith_token token);
+
+// Sets the logits (n_vocab) of all tokens that may not come next to -INFINITY. `*n_left` gets the number of others.
+pith_status pith_grammar_mask(const pith_grammar *grammar, float *logits, uint32_t *n_left, pith_error *err);
+
+// `token` has come. PITH_E_ARG, and nothing has changed, when it may not; PITH_E_UNSUPPORTED when the schema is so
+// ambiguous that it cannot be followed any further: then nothing may come next.
+pith_status pith_grammar_accept(pith_grammar *grammar, pith_token token, pith_error *err);
+
+bool pith_grammar_done(const pith_grammar *grammar); // the answer is complete, and nothing but its end may come next
+
 // ---------------------------------------------------------------------------------------------------- engine
 
 // AUTO: f16 on a CPU; on a GPU bf16, or f16 for a model whose matrices are all f16. A CPU has f16 and f32, a GPU f16 and

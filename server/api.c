@@ -62,6 +62,15 @@ static bool read_prompt(const server *s, job *j, refusal *no) {
     return false;
 }
 
+static bool read_grammar(const server *s, job *j, refusal *no) {
+    const request *r = &j->request;
+    pith_error err;
+    if (r->format == REQUEST_TEXT) return true;
+    if (pith_grammar_new(s->model, r->schema, r->schema ? strlen(r->schema) : 0, &j->grammar, &err) == PITH_OK)
+        return true;
+    return refuse_error(no, "response_format", &err);
+}
+
 // ------------------------------------------------------------------------------------------------- completions
 
 static bool accepts(const server *s, const request *r, refusal *no) {
@@ -70,8 +79,6 @@ static bool accepts(const server *s, const request *r, refusal *no) {
         no->status = 404, no->code = "model_not_found";
         return false;
     }
-    if (r->format != REQUEST_TEXT)
-        return request_refuse(no, "response_format", "response_format: this server answers in text only");
     return true;
 }
 
@@ -90,7 +97,7 @@ static void complete(server *s, exchange *e, bool chat) {
         no = (refusal){.status = 500, .type = "server_error", .message = "no memory for a request"};
         return http_refuse(e, &no);
     }
-    if (read_prompt(s, j, &no)) {
+    if (read_grammar(s, j, &no) && read_prompt(s, j, &no)) {
         http_attach(e, j);
         if (loop_submit(s->loop, j, &no)) return http_follow(e, j);
     }

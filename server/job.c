@@ -51,11 +51,13 @@ void job_drop(job *j) {
         buffer_free(&c->reasoning);
         buffer_free(&c->content);
         json_decref(c->logprobs);
+        pith_grammar_free(c->grammar);
         free(c->logits);
         free(c->counts);
         free(c->kept);
     }
     buffer_free(&j->out);
+    pith_grammar_free(j->grammar);
     free(j->prompt);
     request_free(&j->request);
     pthread_mutex_destroy(&j->lock);

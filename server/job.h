@@ -28,6 +28,9 @@ typedef struct choice {
     json_t *logprobs;          // array of entries not sent yet, or NULL
     size_t n_characters;       // of content so far, sent or not
 
+    pith_grammar *grammar; // what the content keeps to, NULL: nothing
+    bool ended;            // an end-of-generation token came behind it
+
     float *logits;    // (V): a copy from before the step, where log-probabilities are wanted
     uint32_t *counts; // (V): how often each token was generated, where penalties want it
     double last;      // when the last token came
@@ -49,6 +52,7 @@ typedef struct job {
     const char *model;  // the name the server answers to; borrowed
     pith_token *prompt; // (n_prompt)
     size_t n_prompt;
+    pith_grammar *grammar;   // what each answer begins with, or NULL
     bool opens_thought;      // the prompt ends with "<think>"
     int socket;              // of the client, to see whether it is still there; -1: no longer known. Under `lock`.
     void (*wake)(void *ctx); // called under `lock` when `sleeping` and there is news

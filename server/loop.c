@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "server/answer.h"
 #include "server/draw.h"
+#include "server/guide.h"
 #include "server/piece.h"
 
 enum { MOST_CLOSING = 32 };
@@ -37,6 +38,7 @@ struct loop {
     size_t n_closing;
     float *logits;       // (V): scratch of draws that change logits
     draw_ranked *ranked; // (V)
+    guide guide;
 
     pthread_mutex_t lock;
     pthread_cond_t arrival, idle;
@@ -94,6 +96,12 @@ static void fail(loop *l, job *j, const refusal *no) {
 static const refusal shutting_down = {
     .status = 503, .type = "server_error", .code = "shutting_down", .message = "the server is shutting down"};
 
+static const refusal stuck = {
+    .status = 500,
+    .type = "server_error",
+    .code = "no_token_fits",
+    .message = "response_format: the vocabulary has no token that may come next, or the schema is too ambiguous"};
+
 static const refusal no_memory = {.status = 500, .type = "server_error", .message = "no memory for the answer"};
 
 static refusal refusal_of(const pith_error *err) {
@@ -113,7 +121,8 @@ static pith_sequence_params params_of(const loop *l, const job *j, uint32_t inde
     const request *r = &j->request;
     pith_sequence_params p;
     pith_sequence_params_init(&p);
-    p.policy = j->policy, p.max_new = r->max_new ? r->max_new : l->params.max_new, p.ignore_end = r->ignore_end;
+    p.policy = j->policy, p.max_new = r->max_new ? r->max_new : l->params.max_new;
+    p.ignore_end = r->ignore_end || j->grammar; // where an answer with a grammar ends is seen here
     p.sampling = (pith_sampling){.temperature = r->temperature,
                                  .top_k = r->top_k,
                                  .top_p = r->top_p,
@@ -127,7 +136,9 @@ static bool changes_logits(const request *r) {
     return r->n_biases > 0 || r->frequency_penalty != 0 || r->presence_penalty != 0;
 }
 
-static bool reserve_choice(const loop *l, const request *r, choice *c) {
+static bool reserve_choice(const loop *l, const job *j, choice *c) {
+    const request *r = &j->request;
+    if (j->grammar && pith_grammar_clone(j->grammar, &c->grammar, NULL) != PITH_OK) return false;
     if (r->logprobs && !(c->logits = malloc(l->n_vocab * sizeof *c->logits))) return false;
     const bool counts = r->frequency_penalty != 0 || r->presence_penalty != 0;
     return !counts || (c->counts = calloc(l->n_vocab, sizeof *c->counts));
@@ -140,7 +151,7 @@ static bool begin(loop *l, job *j) {
     for (uint32_t i = 0; i < j->request.n && ok; i++) {
         begin_speech(j, &j->choices[i]);
         j->choices[i].n_seen = j->n_prompt;
-        ok = reserve_choice(l, &j->request, &j->choices[i]);
+        ok = reserve_choice(l, j, &j->choices[i]);
     }
     const pith_sequence_params params = params_of(l, j, 0);
     choice *first = &j->choices[0];
@@ -279,17 +290,22 @@ static bool force_close(loop *l, const job *j, choice *c) {
     return true;
 }
 
-static void prepare_choice(loop *l, const job *j, choice *c) {
+static void prepare_choice(loop *l, job *j, choice *c) {
     const request *r = &j->request;
     const bool forced = force_close(l, j, c), changes = changes_logits(r) && !forced;
-    const float *logits = c->logits || changes ? pith_sequence_logits(c->seq) : NULL;
+    const bool watches = guide_watches(c) && !forced;
+    const float *logits = c->logits || changes || watches ? pith_sequence_logits(c->seq) : NULL;
     if (!logits) return;
     if (c->logits) memcpy(c->logits, logits, l->n_vocab * sizeof *logits);
-    if (!changes) return;
-    change_logits(l, r, c, logits);
+    if (!changes && !watches) return;
+    if (changes) change_logits(l, r, c, logits), logits = l->logits;
     const pith_sequence_params params = params_of(l, j, (uint32_t)(c - j->choices));
-    const double uniform = pith_uniform(r->seed, params.sampling.stream, c->n_seen);
-    pith_sequence_force(c->seq, draw_token(l->logits, l->n_vocab, &params.sampling, uniform, l->ranked), NULL);
+    const pith_sampling *how = &params.sampling;
+    pith_token token = draw_token(logits, l->n_vocab, how, pith_uniform(how->seed, how->stream, c->n_seen), l->ranked);
+    const guide_verdict verdict = watches ? guide_choose(&l->guide, c, logits, how, c->n_seen, &token) : GUIDE_FITS;
+    if (verdict == GUIDE_FITS) pith_sequence_force(c->seq, token, NULL);
+    else if (verdict == GUIDE_STUCK) fail(l, j, &stuck);
+    else c->forcing = true, force_close(l, j, c);
 }
 
 static void fork_choices(loop *l, job *j) {
@@ -350,16 +366,23 @@ static void add_logprobs(const loop *l, job *j, choice *c, pith_token token) {
     for (uint32_t i = 0; i <= n; i++) piece_free(&pieces[i]);
 }
 
-static void hear_token(loop *l, job *j, choice *c, pith_token token) {
+// False: the token does not fit the choice's grammar.
+static bool hear_token(loop *l, job *j, choice *c, pith_token token) {
+    const speech_state before = c->speech.state;
     c->n_generated++;
     if (speech_thinks(&c->speech)) c->n_thought++;
     if (c->counts) c->counts[token]++;
-    if (pith_token_ends(l->model, token)) return; // no text
+    if (pith_token_ends(l->model, token)) { // no text
+        if (speech_thinks(&c->speech)) c->forcing |= c->grammar != NULL;
+        else c->ended = c->grammar != NULL;
+        return true;
+    }
     if (c->logits && !speech_thinks(&c->speech)) add_logprobs(l, j, c, token);
     piece p;
     read_piece(l, token, &p);
     speech_add(&c->speech, p.bytes, p.n, say, c);
     piece_free(&p);
+    return !c->grammar || guide_hear(&l->guide, c, before, token);
 }
 
 static void note_times(loop *l, job *j, choice *c, double now) {
@@ -382,9 +405,14 @@ static void hear_choice(loop *l, job *j, choice *c, double now) {
     size_t n;
     const pith_token *tokens = pith_sequence_tokens(c->seq, &n);
     if (n > c->n_seen) note_times(l, j, c, now);
-    while (c->n_seen < n && c->speech.state != SPEECH_STOPPED) hear_token(l, j, c, tokens[c->n_seen++]);
+    while (c->n_seen < n && c->speech.state != SPEECH_STOPPED)
+        if (!hear_token(l, j, c, tokens[c->n_seen++])) {
+            fail(l, j, &stuck);
+            return;
+        }
 
-    if (c->speech.state == SPEECH_STOPPED || c->info.phase == PITH_STOPPED) c->finish = "stop";
+    const bool complete = c->ended || (c->grammar && pith_grammar_done(c->grammar));
+    if (complete || c->speech.state == SPEECH_STOPPED || c->info.phase == PITH_STOPPED) c->finish = "stop";
     else if (c->info.phase == PITH_LENGTH) c->finish = "length";
     if (c->finish) speech_end(&c->speech, say, c);
     if (c->info.n_compressions > compressions) {
@@ -499,6 +527,7 @@ static pith_status prepare_loop(loop *l, pith_error *err) {
     if (status != PITH_OK) return status;
     l->logits = malloc(l->n_vocab * sizeof *l->logits);
     l->ranked = malloc(l->n_vocab * sizeof *l->ranked);
+    l->guide = (guide){l->model, l->n_vocab, l->think, l->logits, l->ranked};
     if (l->logits && l->ranked) return PITH_OK;
     if (err) *err = (pith_error){.status = PITH_E_MEMORY, .msg = "no memory for the server's loop"};
     return PITH_E_MEMORY;

@@ -305,20 +305,32 @@ static void read_thinking(reader *r, request *to) {
     read_count(r, "thinking_budget", 0, 1u << 24, &to->thinking_budget);
 }
 
+// `name`, `description` and `strict` change nothing here: an answer keeps to its schema in any case.
+static void read_schema(reader *r, request *to, const json_t *format) {
+    json_t *name = json_object_get(format, "name"), *strict = json_object_get(format, "strict");
+    json_t *schema = json_object_get(format, "schema");
+    if (!json_is_object(format))
+        REFUSE(r, "response_format", "response_format.json_schema: expected an object with a name and a schema");
+    else if (name && !json_is_string(name))
+        REFUSE(r, "response_format", "response_format.json_schema.name: expected a string, found %s", kind_of(name));
+    else if (strict && !json_is_boolean(strict) && !json_is_null(strict))
+        REFUSE(r, "response_format", "response_format.json_schema.strict: expected a boolean, found %s",
+               kind_of(strict));
+    else if (!json_is_object(schema))
+        REFUSE(r, "response_format", "response_format.json_schema.schema: expected an object");
+    if (!r->ok) return;
+    to->format = REQUEST_JSON_SCHEMA, to->schema = json_dumps(schema, JSON_COMPACT);
+    if (!to->schema) REFUSE(r, "response_format", "no memory for a schema");
+}
+
 static void read_format(reader *r, request *to) {
     json_t *format = field(r, "response_format");
     if (!format) return;
     const char *type = json_string_value(json_object_get(format, "type"));
     if (type && !strcmp(type, "text")) return;
-    if (type && !strcmp(type, "json_object")) {
-        to->format = REQUEST_JSON_OBJECT;
-    } else if (type && !strcmp(type, "json_schema")) {
-        json_t *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
-        to->format = REQUEST_JSON_SCHEMA, to->schema = json_is_object(schema) ? json_dumps(schema, JSON_COMPACT) : NULL;
-        if (!to->schema) REFUSE(r, "response_format", "response_format: expected json_schema.schema, an object");
-    } else {
-        REFUSE(r, "response_format", "response_format.type: expected text, json_object or json_schema");
-    }
+    if (type && !strcmp(type, "json_object")) to->format = REQUEST_JSON_OBJECT;
+    else if (type && !strcmp(type, "json_schema")) read_schema(r, to, json_object_get(format, "json_schema"));
+    else REFUSE(r, "response_format", "response_format.type: expected text, json_object or json_schema");
 }
 
 // Fields that would change the answer and that this server cannot follow.

@@ -5,6 +5,7 @@
 
 static const request_defaults defaults = {.temperature = 0.6f, .top_p = 0.95f, .n_vocab = 1000, .most_choices = 4};
 
+#define SCHEMA(s) "{\"type\":\"json_schema\",\"json_schema\":" s "}"
 #define CHAT "\"messages\":[{\"role\":\"user\",\"content\":\"Why?\"}]"
 
 static request read_or_fail(bool chat, const char *text) {
@@ -81,6 +82,15 @@ static void prompts(void **state) {
     assert_int_equal(r.format, REQUEST_JSON_SCHEMA);
     assert_string_equal(r.schema, "{\"a\":1}");
     request_free(&r);
+    r = read_or_fail(
+        true, "{" CHAT ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"description\":"
+              "\"d\",\"strict\":null,\"schema\":{\"b\":{},\"a\":{}}}}}");
+    assert_string_equal(r.schema, "{\"b\":{},\"a\":{}}"); // in its own order
+    request_free(&r);
+    r = read_or_fail(false, "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}");
+    assert_int_equal(r.format, REQUEST_JSON_OBJECT);
+    assert_null(r.schema);
+    request_free(&r);
 }
 
 static void refusals(void **state) {
@@ -140,7 +150,16 @@ static void refusals(void **state) {
         {true, "{" CHAT ",\"reasoning_effort\":\"much\"}", "reasoning_effort", "none, minimal, low"},
         {true, "{" CHAT ",\"thinking_budget\":-1}", "thinking_budget", "found -1"},
         {true, "{" CHAT ",\"response_format\":{\"type\":\"xml\"}}", "response_format", "json_object"},
-        {true, "{" CHAT ",\"response_format\":{\"type\":\"json_schema\"}}", "response_format", "schema"},
+        {true, "{" CHAT ",\"response_format\":7}", "response_format", "json_object"},
+        {true, "{" CHAT ",\"response_format\":{\"type\":7}}", "response_format", "json_object"},
+        {true, "{" CHAT ",\"response_format\":{\"type\":\"json_schema\"}}", "response_format", "json_schema: expected"},
+        {true, "{" CHAT ",\"response_format\":" SCHEMA("{}") "}", "response_format", "json_schema.schema"},
+        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"name\":\"n\",\"schema\":[]}") "}", "response_format",
+         "json_schema.schema"},
+        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"name\":7,\"schema\":{}}") "}", "response_format",
+         "json_schema.name"},
+        {true, "{" CHAT ",\"response_format\":" SCHEMA("{\"strict\":7,\"schema\":{}}") "}", "response_format",
+         "json_schema.strict"},
         {true, "{" CHAT ",\"tools\":[{}]}", "tools", "not supported"},
         {false, "{}", "prompt", "one string"},
         {false, "{\"prompt\":\"\"}", "prompt", "at least one"},

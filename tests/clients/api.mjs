@@ -36,6 +36,25 @@ const logprobs = (await client.chat.completions.create(
   { ...body, logprobs: true, top_logprobs: 2, thinking_budget: 5 })).choices[0].logprobs;
 assert.equal(logprobs.content.at(-1).top_logprobs.length, 2);
 
+// Answers that keep to a schema, in the package's three ways.
+const schema = { type: "object", properties: { yes: { type: "boolean" }, n: { type: "integer", minimum: 1, maximum: 99 } },
+                 required: ["yes", "n"], additionalProperties: false };
+const response_format = { type: "json_schema", json_schema: { name: "answer", strict: true, schema } };
+const bound = { ...body, max_tokens: 200, thinking_budget: 5, response_format };
+const parsed = (await client.chat.completions.parse(bound)).choices[0].message.parsed;
+assert.equal(typeof parsed.yes, "boolean");
+assert(Number.isInteger(parsed.n) && parsed.n >= 1 && parsed.n <= 99);
+const created = (await client.chat.completions.create(bound)).choices[0];
+assert.deepEqual(JSON.parse(created.message.content), parsed);
+assert.equal(created.finish_reason, "stop");
+const streamed = await client.chat.completions.stream(bound).finalChatCompletion();
+assert.equal(streamed.choices[0].message.content, created.message.content);
+const object = await client.chat.completions.create({ ...bound, max_tokens: 30, response_format: { type: "json_object" } });
+assert.match(object.choices[0].message.content, /^{/);
+await assert.rejects(client.chat.completions.create(
+  { ...bound, response_format: { type: "json_schema", json_schema: { name: "bad", schema: { type: "text" } } } }), (error) =>
+  error instanceof OpenAI.BadRequestError && error.param === "response_format");
+
 // Text completions.
 const text = await client.completions.create({ model, prompt: "Why?", max_tokens: 10, seed: 1, ignore_eos: true });
 assert.equal(text.object, "text_completion");
