@@ -221,8 +221,8 @@ static void admit(loop *l) {
         push(&l->running, j);
         metrics_hold(l->counts)->prompt_tokens += j->n_prompt;
         metrics_release(l->counts);
-        job_accept(j);
         for (uint32_t i = 0; i < n && j->request.stream; i++) answer_event(j, i);
+        job_accept(j);
     }
 }
 
@@ -419,6 +419,8 @@ static void hear(loop *l) {
         job_drop(j);
     }
     l->running = still;
+    // All at once, so that the thread that sends wakes up once in a step and not once for each of its streams.
+    for (job *j = l->running.first; j; j = j->next) job_flush(j);
 }
 
 // ------------------------------------------------------------------------------------------------- the thread
