@@ -12,6 +12,7 @@
 #include "server/piece.h"
 
 enum { MOST_CLOSING = 32 };
+#define FLUSH_SECONDS 0.01 // most that a token of a stream waits for others
 
 typedef struct queue {
     job *first, *last;
@@ -29,6 +30,7 @@ struct loop {
     // The thread's own.
     queue waiting; // admitted in this order
     queue running;
+    double flushed;          // when what streams had to say was last sent
     uint32_t n_choices;      // running, begun or promised a place
     uint64_t promised_bytes; // worst case of these
     uint64_t pool_bytes;
@@ -419,8 +421,18 @@ static void hear(loop *l) {
         job_drop(j);
     }
     l->running = still;
-    // All at once, so that the thread that sends wakes up once in a step and not once for each of its streams.
+}
+
+// Sending takes CPUs from the next step: where steps are short, what several of them have brought goes out together, and
+// all streams' at once. A first token does not wait, and nothing waits for a step that reads a prompt too.
+static void flush_streams(loop *l) {
+    const double now = pith_seconds();
+    bool due = now - l->flushed >= FLUSH_SECONDS;
+    for (job *j = l->running.first; j && !due; j = j->next)
+        due = j->first > l->flushed || j->choices[0].info.phase == PITH_PREFILL;
+    if (!due) return;
     for (job *j = l->running.first; j; j = j->next) job_flush(j);
+    l->flushed = now;
 }
 
 // ------------------------------------------------------------------------------------------------- the thread
@@ -457,6 +469,7 @@ static void *run(void *ctx) {
         drop_gone(l);
         admit(l);
         prepare(l);
+        flush_streams(l);
         pith_error err;
         uint32_t n_active;
         if (l->running.first && pith_engine_step(l->engine, &n_active, &err) != PITH_OK) {
