@@ -72,6 +72,7 @@ bool http_connect(uint16_t port, int *fd); // says nothing when it fails
 bool stream_open(stream *s, uint16_t port, const char *body);
 // Receives what comes for all n streams until those in [from, to) have begun, or ended.
 bool streams_wait(stream *all, uint32_t n, uint32_t from, uint32_t to, bool until_ended);
+uint32_t stream_events(const stream *s); // received so far
 void stream_close(stream *s);
 
 // The tables: speed.c (against llama.cpp on an idle machine), compete.c (beside a rival), reason.c (a long generation

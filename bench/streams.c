@@ -34,6 +34,12 @@ bool stream_open(stream *s, uint16_t port, const char *body) {
     return false;
 }
 
+uint32_t stream_events(const stream *s) {
+    uint32_t n = 0;
+    for (const char *at = s->text; at && (at = strstr(at, "data: ")); at++) n++;
+    return n;
+}
+
 void stream_close(stream *s) {
     if (s->fd >= 0) close(s->fd);
     free(s->text);
