@@ -15,7 +15,7 @@ VARIANT      := build/$(if $(CUDA),cuda,release)
 CONFIGURE    := cmake -S . -DPITH_LLAMA_CPP=$(LLAMA)
 COMPILE      := env -u MAKEFLAGS -u MAKELEVEL cmake --build
 PEER         := -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_OPENMP=OFF -DGGML_CCACHE=OFF \
-    -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_ALL_WARNINGS=OFF
+    -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_ALL_WARNINGS=OFF
 NEON_FLAGS   := -std=gnu11 -O3 -Wall -Wextra -Wshadow -Wconversion -Werror -ffp-contract=off -fno-math-errno \
     -fno-trapping-math -static -Iinclude -Isrc -Itests -Itests/neon
 TESTS        := ctest --output-on-failure --no-tests=error -j $(JOBS) --test-dir
@@ -92,7 +92,8 @@ fuzz: ready-to-test ## each fuzz target for FUZZ_SECONDS (60); finds go to build
 
 bench: build ## Pith and llama.cpp measured in turn; writes docs/bench.md
 	@cmake -S $(LLAMA) -B build/peer $(PEER) > build/configure.log
-	@$(COMPILE) build/peer -j $(JOBS) --target llama-bench llama-batched-bench
+	@$(COMPILE) build/peer -j $(JOBS) --target llama-bench llama-batched-bench \
+	    $(if $(findstring serve,$(BENCH_ROWS)),llama-server)
 	@$(COMPILE) build/release -j $(JOBS) --target pith_bench
 	bench/run.sh
 

@@ -15,14 +15,16 @@
 enum { MAX_ROUNDS = 32 };
 
 typedef struct bench {
-    const char *model_path; // a GGUF file, made when it is missing
-    const char *peer_dir;   // has llama-bench and llama-batched-bench
-    const char *report;     // Markdown file whose tables are written, NULL: none
-    const char *commit;     // of the tree that was measured
-    uint32_t n_threads;     // of both
+    const char *model_path;  // a GGUF file, made when it is missing
+    const char *peer_dir;    // has llama-bench, llama-batched-bench and llama-server
+    const char *program;     // pith
+    const char *served_path; // the model of servers
+    const char *report;      // Markdown file whose tables are written, NULL: none
+    const char *commit;      // of the tree that was measured
+    uint32_t n_threads;      // of both
     uint32_t n_rounds;
     pith_model *model;
-    pith_model_info info;
+    pith_model_info info, served; // of model_path and served_path
     double bandwidth[MAX_ROUNDS]; // bytes per second that the machine reads, at the beginning of each round
 } bench;
 
@@ -48,9 +50,35 @@ bool ours_failed(const pith_error *); // one line; false, for `return`
 bool rival_start(int nice, int *pid);
 void rival_stop(int pid);
 
+// host.c: programs with `args` (NULL behind the last one), whose output nobody sees. A host is one that serves HTTP on
+// the loopback, at the port that it gets as --port; host_start returns when it says that it is healthy.
+typedef struct host {
+    int pid;
+    uint16_t port;
+} host;
+bool host_start(host *h, const char *const *args);
+void host_stop(host *h); // with SIGTERM, and waits for its end
+bool program_run(const char *const *args);
+
+// streams.c: one streamed completion. Times are of pith_seconds.
+typedef struct stream {
+    int fd;     // -1: ended
+    char *text; // (n), terminated: everything received
+    size_t n, capacity;
+    double asked, begun, ended; // begun: the first event; 0: not yet
+    uint32_t n_tokens;          // when it has ended
+} stream;
+bool http_connect(uint16_t port, int *fd); // says nothing when it fails
+bool stream_open(stream *s, uint16_t port, const char *body);
+// Receives what comes for all n streams until those in [from, to) have begun, or ended.
+bool streams_wait(stream *all, uint32_t n, uint32_t from, uint32_t to, bool until_ended);
+uint32_t stream_events(const stream *s); // received so far
+void stream_close(stream *s);
+
 // The tables: speed.c (against llama.cpp on an idle machine), compete.c (beside a rival), reason.c (a long generation
-// with compression). `has`: is there something selected by `rows`, a list of names with commas? `round`: one round's
-// measurements. `print`: the table as Markdown; says in *complete whether nothing of it is missing.
+// with compression), serve.c (servers). `has`: is there something selected by `rows`, a list of names with commas?
+// `round`: one round's measurements. `print`: the table as Markdown; says in *complete whether nothing of it is
+// missing.
 bool speed_has(const char *rows);
 bool speed_round(const bench *, const char *rows, uint32_t round);
 void speed_print(const bench *, FILE *out, bool *complete);
@@ -60,6 +88,12 @@ void compete_print(const bench *, FILE *out, bool *complete);
 bool reason_has(const char *rows);
 bool reason_round(const bench *, const char *rows, uint32_t round);
 void reason_print(const bench *, FILE *out, bool *complete);
+bool serve_has(const char *rows);
+bool serve_round(const bench *, const char *rows, uint32_t round);
+void serve_print(const bench *, FILE *out, bool *complete);
+bool serve8k_has(const char *rows);
+bool serve8k_round(const bench *, const char *rows, uint32_t round);
+void serve8k_print(const bench *, FILE *out, bool *complete);
 
 // numbers.c
 bool listed(const char *name, const char *list); // one of the names in a list with commas?

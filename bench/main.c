@@ -8,8 +8,10 @@ static const char usage[] =
     "usage: pith_bench --model FILE --peer FOLDER [options]\n\n"
     "Measures Pith and llama.cpp in turn and prints tables of medians. A number never makes it fail.\n\n"
     "  --model FILE    a GGUF model, made with random weights when it is missing\n"
-    "  --peer FOLDER   has llama-bench and llama-batched-bench\n"
-    "  --rows LIST     of decode, depth, prefill, batch, compete, long, with commas (all but long)\n"
+    "  --peer FOLDER   has llama-bench, llama-batched-bench and llama-server\n"
+    "  --program FILE  pith, for the rows serve and serve8k\n"
+    "  --served FILE   the model of these rows\n"
+    "  --rows LIST     of decode, depth, prefill, batch, compete, long, serve, serve8k, with commas (the first five)\n"
     "  --rounds N      1 to 32 (3)\n"
     "  --threads N     of both, 1 to 128 (2)\n"
     "  --report FILE   Markdown file whose tables are replaced, those that are complete\n"
@@ -21,9 +23,9 @@ static const struct table {
     bool (*round)(const bench *, const char *rows, uint32_t round);
     void (*print)(const bench *, FILE *out, bool *complete);
 } tables[] = {
-    {"speed", speed_has, speed_round, speed_print},
-    {"compete", compete_has, compete_round, compete_print},
-    {"long", reason_has, reason_round, reason_print},
+    {"speed", speed_has, speed_round, speed_print},         {"compete", compete_has, compete_round, compete_print},
+    {"long", reason_has, reason_round, reason_print},       {"serve", serve_has, serve_round, serve_print},
+    {"serve8k", serve8k_has, serve8k_round, serve8k_print},
 };
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
@@ -41,7 +43,7 @@ static bool parse_count(const char *text, uint32_t most, uint32_t *out) {
 }
 
 static bool check_rows(const char *rows) {
-    static const char known[] = "decode,depth,prefill,batch,compete,long";
+    static const char known[] = "decode,depth,prefill,batch,compete,long,serve,serve8k";
     for (const char *at = rows;; at++) {
         char name[16];
         const size_t n = strcspn(at, ",");
@@ -58,6 +60,8 @@ static bool parse(int argc, char **argv, bench *b, const char **rows) {
         if (!value) return bad_usage("expected a value behind", name);
         if (!strcmp(name, "--model")) b->model_path = value;
         else if (!strcmp(name, "--peer")) b->peer_dir = value;
+        else if (!strcmp(name, "--program")) b->program = value;
+        else if (!strcmp(name, "--served")) b->served_path = value;
         else if (!strcmp(name, "--report")) b->report = value;
         else if (!strcmp(name, "--commit")) b->commit = value;
         else if (!strcmp(name, "--rows")) *rows = value;
@@ -69,6 +73,9 @@ static bool parse(int argc, char **argv, bench *b, const char **rows) {
     }
     if (!b->model_path) return bad_usage("missing:", "--model");
     if (!b->peer_dir) return bad_usage("missing:", "--peer");
+    const bool serves = serve_has(*rows) || serve8k_has(*rows);
+    if (serves && !b->program) return bad_usage("missing:", "--program");
+    if (serves && !b->served_path) return bad_usage("missing:", "--served");
     return check_rows(*rows);
 }
 
@@ -83,6 +90,15 @@ static bool measure(bench *b, const char *rows) {
         for (int i = 0; i < N_TABLES; i++)
             if (!tables[i].round(b, rows, round)) return false;
     }
+    return true;
+}
+
+static bool describe_served(bench *b) {
+    pith_model *model;
+    pith_error err;
+    if (pith_model_load(b->served_path, NULL, &model, &err) != PITH_OK) return ours_failed(&err);
+    pith_model_describe(model, &b->served);
+    pith_model_free(model);
     return true;
 }
 
@@ -112,6 +128,7 @@ int main(int argc, char **argv) {
     pith_error err;
     if (pith_model_load(b.model_path, NULL, &b.model, &err) != PITH_OK) return ours_failed(&err), 1;
     pith_model_describe(b.model, &b.info);
+    if (b.served_path && !describe_served(&b)) return 1;
 
     bool ok = measure(&b, rows);
     for (int i = 0; ok && i < N_TABLES; i++)

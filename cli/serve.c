@@ -10,7 +10,7 @@
 
 static struct options {
     const char *model, *alias, *host, *policy, *key_file, *cors, *kv, *device;
-    uint32_t port, sequences, max_new, waiting, timeout, connections, grace, threads, context, body_mb;
+    uint32_t port, sequences, max_new, waiting, timeout, request_time, connections, grace, threads, context, body_mb;
     uint64_t budget;
     bool no_sharing;
     float temperature, top_p;
@@ -23,6 +23,7 @@ static struct options {
          .max_new = 4096,
          .waiting = 128,
          .timeout = 60,
+         .request_time = 120,
          .connections = 512,
          .grace = 30,
          .body_mb = 8,
@@ -61,6 +62,8 @@ static arg args[] = {
     {ARG_COUNT, "--connections", NULL, "N", &opt.connections, 4, 65536, "most connections (512)", false},
     {ARG_COUNT, "--timeout", NULL, "SECONDS", &opt.timeout, 1, 86400, "a connection without a byte is closed (60)",
      false},
+    {ARG_COUNT, "--request-time", NULL, "SECONDS", &opt.request_time, 1, 86400,
+     "most from connecting, or from the answer before, to a whole request (120)", false},
     {ARG_COUNT, "--grace", NULL, "SECONDS", &opt.grace, 0, 86400, "for running answers at the end (30)", false},
 };
 enum { N_ARGS = sizeof args / sizeof *args };
@@ -96,6 +99,7 @@ static server_params params_of_options(void) {
                        .max_new = opt.max_new,
                        .max_waiting = opt.waiting,
                        .timeout = opt.timeout,
+                       .request_time = opt.request_time,
                        .max_connections = opt.connections,
                        .max_body = (size_t)opt.body_mb << 20,
                        .temperature = opt.temperature,

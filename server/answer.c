@@ -5,7 +5,7 @@
 #include "base/utf8.h"
 
 // Thirteen significant digits are more than an f32 log-probability has, and keep 0.1 from becoming 0.10000000000000001.
-#define STYLE (JSON_COMPACT | JSON_REAL_PRECISION(13))
+#define STYLE (JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(13))
 
 static int add(const char *bytes, size_t n, void *out) { return buffer_add(out, bytes, n) ? 0 : -1; }
 
@@ -22,6 +22,10 @@ void answer_error(buffer *out, const refusal *why) {
 }
 
 static json_t *text_of(const buffer *b) { return json_stringn(b->at ? b->at : "", b->n); }
+
+// The texts of answers are UTF-8 by then (speech.h); they are written as they come, since a tree of JSON for every
+// token takes longer than all else that the server does for it.
+static void add_text(buffer *out, const buffer *text) { buffer_json(out, text->at ? text->at : "", text->n); }
 
 // ------------------------------------------------------------------------------------------------- usage
 
@@ -46,12 +50,15 @@ static json_t *usage(const job *j) {
                      "compressions", (json_int_t)compressions);
 }
 
-static json_t *frame(const job *j, json_t *choices) {
+// What every answer and every event begins with, up to its choices.
+static void open_frame(buffer *out, const job *j) {
     const char *object = !j->request.chat    ? "text_completion"
                          : j->request.stream ? "chat.completion.chunk"
                                              : "chat.completion";
-    return json_pack("{s:s, s:s, s:I, s:s, s:o}", "id", j->id, "object", object, "created", (json_int_t)j->created,
-                     "model", j->model, "choices", choices);
+    buffer_print(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", j->id, object,
+                 (long long)j->created);
+    buffer_json(out, j->model, strlen(j->model));
+    buffer_print(out, ",\"choices\":[");
 }
 
 // ------------------------------------------------------------------------------------------------- log-probabilities
@@ -106,7 +113,7 @@ bool answer_add_logprob(job *j, choice *c, const answer_logprob *chosen, const a
                                  json_integer((json_int_t)c->n_characters)) == 0;
 }
 
-static json_t *take_logprobs(const job *j, choice *c) {
+static json_t *logprobs_of(const job *j, choice *c) {
     json_t *got = c->logprobs;
     c->logprobs = NULL;
     if (!got && j->request.chat && j->request.logprobs && !j->request.stream)
@@ -115,15 +122,28 @@ static json_t *take_logprobs(const job *j, choice *c) {
     return j->request.chat ? json_pack("{s:o}", "content", got) : got;
 }
 
+// The end of a choice's object.
+static void close_choice(buffer *out, const job *j, choice *c) {
+    buffer_print(out, ",\"logprobs\":");
+    if (j->request.logprobs) answer_json(out, logprobs_of(j, c));
+    else buffer_print(out, "null");
+    if (c->finish) buffer_print(out, ",\"finish_reason\":\"%s\"}", c->finish);
+    else buffer_print(out, ",\"finish_reason\":null}");
+}
+
 // ------------------------------------------------------------------------------------------------- streams
 
-static void write_event(job *j, json_t *value) {
+static buffer open_event(const job *j) {
     buffer line = buffer_new(j->out.most);
-    buffer_add(&line, "data: ", 6);
-    answer_json(&line, value);
-    buffer_add(&line, "\n\n", 2);
-    if (!line.failed) job_write(j, line.at, line.n);
-    buffer_free(&line);
+    buffer_print(&line, "data: ");
+    open_frame(&line, j);
+    return line;
+}
+
+static void send_event(job *j, buffer *line) {
+    buffer_print(line, "}\n\n");
+    if (!line->failed) job_write(j, line->at, line->n);
+    buffer_free(line);
 }
 
 // What compression has left of a choice's generated tokens: a digit each, 9 where all layers and heads still have it, 0
@@ -151,15 +171,14 @@ static json_t *cache_state(choice *c) {
     return cache;
 }
 
-static json_t *delta(choice *c) {
-    json_t *d = json_object();
-    if (!c->announced) {
-        json_object_set_new(d, "role", json_string("assistant"));
-        if (c->content.n + c->reasoning.n == 0) json_object_set_new(d, "content", json_string(""));
-    }
-    if (c->reasoning.n > 0) json_object_set_new(d, "reasoning_content", text_of(&c->reasoning));
-    if (c->content.n > 0) json_object_set_new(d, "content", text_of(&c->content));
-    return d;
+static void add_delta(buffer *out, const choice *c) {
+    const bool reasons = c->reasoning.n > 0, speaks = c->content.n > 0;
+    buffer_print(out, "{");
+    if (!c->announced) buffer_print(out, "\"role\":\"assistant\"%s", reasons || speaks ? "," : ",\"content\":\"\"");
+    if (reasons) buffer_print(out, "\"reasoning_content\":"), add_text(out, &c->reasoning);
+    if (reasons && speaks) buffer_print(out, ",");
+    if (speaks) buffer_print(out, "\"content\":"), add_text(out, &c->content);
+    buffer_print(out, "}");
 }
 
 void answer_event(job *j, uint32_t index) {
@@ -167,22 +186,24 @@ void answer_event(job *j, uint32_t index) {
     const bool opens = j->request.chat && !c->announced;
     const bool has_news = c->reasoning.n + c->content.n > 0 || c->logprobs || c->finish || c->rows_before > 0;
     if (!has_news && !opens) return;
-    json_t *said = j->request.chat ? delta(c) : text_of(&c->content);
-    json_t *one = json_pack("{s:I, s:o, s:o, s:s?}", "index", (json_int_t)index, j->request.chat ? "delta" : "text",
-                            said, "logprobs", take_logprobs(j, c), "finish_reason", c->finish);
-    json_t *event = frame(j, json_pack("[o]", one));
-    if (j->request.include_usage) json_object_set_new(event, "usage", json_null());
-    if (j->request.cache_events) json_object_set_new(event, "cache", cache_state(c));
-    write_event(j, event);
+    buffer line = open_event(j);
+    buffer_print(&line, "{\"index\":%u,\"%s\":", index, j->request.chat ? "delta" : "text");
+    if (j->request.chat) add_delta(&line, c);
+    else add_text(&line, &c->content);
+    close_choice(&line, j, c);
+    buffer_print(&line, "]%s", j->request.include_usage ? ",\"usage\":null" : "");
+    if (j->request.cache_events) buffer_print(&line, ",\"cache\":"), answer_json(&line, cache_state(c));
+    send_event(j, &line);
     c->announced = true;
     c->reasoning.n = c->content.n = 0;
 }
 
 void answer_stream_end(job *j) {
     if (j->request.include_usage) {
-        json_t *last = frame(j, json_array());
-        json_object_set_new(last, "usage", usage(j));
-        write_event(j, last);
+        buffer line = open_event(j);
+        buffer_print(&line, "],\"usage\":");
+        answer_json(&line, usage(j));
+        send_event(j, &line);
     }
     static const char done[] = "data: [DONE]\n\n";
     job_write(j, done, sizeof done - 1);
@@ -190,26 +211,26 @@ void answer_stream_end(job *j) {
 
 // ------------------------------------------------------------------------------------------------- whole answers
 
-static json_t *whole_choice(job *j, uint32_t index) {
-    choice *c = &j->choices[index];
-    json_t *said;
-    if (j->request.chat) {
-        said = json_pack("{s:s, s:o}", "role", "assistant", "content", text_of(&c->content));
-        if (c->reasoning.n > 0) json_object_set_new(said, "reasoning_content", text_of(&c->reasoning));
-    } else {
-        said = text_of(&c->content);
-    }
-    return json_pack("{s:I, s:o, s:o, s:s}", "index", (json_int_t)index, j->request.chat ? "message" : "text", said,
-                     "logprobs", take_logprobs(j, c), "finish_reason", c->finish);
+static void add_message(buffer *out, const choice *c) {
+    buffer_print(out, "{\"role\":\"assistant\",\"content\":");
+    add_text(out, &c->content);
+    if (c->reasoning.n > 0) buffer_print(out, ",\"reasoning_content\":"), add_text(out, &c->reasoning);
+    buffer_print(out, "}");
 }
 
 void answer_whole(job *j) {
-    json_t *choices = json_array();
-    for (uint32_t i = 0; i < j->request.n; i++) json_array_append_new(choices, whole_choice(j, i));
-    json_t *whole = frame(j, choices);
-    json_object_set_new(whole, "usage", usage(j));
     buffer body = buffer_new(j->out.most);
-    answer_json(&body, whole);
+    open_frame(&body, j);
+    for (uint32_t i = 0; i < j->request.n; i++) {
+        choice *c = &j->choices[i];
+        buffer_print(&body, "%s{\"index\":%u,\"%s\":", i > 0 ? "," : "", i, j->request.chat ? "message" : "text");
+        if (j->request.chat) add_message(&body, c);
+        else add_text(&body, &c->content);
+        close_choice(&body, j, c);
+    }
+    buffer_print(&body, "],\"usage\":");
+    answer_json(&body, usage(j));
+    buffer_print(&body, "}");
     if (body.failed) {
         refusal no = {.status = 500, .type = "server_error", .message = "no memory for the answer"};
         job_fail(j, &no);

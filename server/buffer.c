@@ -38,6 +38,33 @@ bool buffer_print(buffer *b, const char *fmt, ...) {
     return fits;
 }
 
+// How a byte is written inside a string; NULL: as itself.
+static const char *escape(unsigned char byte, char scratch[7]) {
+    switch (byte) {
+    case '"': return "\\\"";
+    case '\\': return "\\\\";
+    case '\n': return "\\n";
+    case '\t': return "\\t";
+    default: break;
+    }
+    if (byte >= 0x20) return NULL;
+    snprintf(scratch, 7, "\\u%04x", byte);
+    return scratch;
+}
+
+bool buffer_json(buffer *b, const char *text, size_t n) {
+    char scratch[7];
+    buffer_add(b, "\"", 1);
+    for (size_t i = 0, from = 0; i <= n; i++) {
+        const char *other = i < n ? escape((unsigned char)text[i], scratch) : "\"";
+        if (!other) continue;
+        buffer_add(b, text + from, i - from);
+        buffer_add(b, other, strlen(other));
+        from = i + 1;
+    }
+    return !b->failed;
+}
+
 // The rest moves to the front when it is the smaller half: a long backlog is moved a few times, not with every piece of
 // it.
 size_t buffer_take(buffer *b, char *to, size_t most) {

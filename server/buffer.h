@@ -16,6 +16,7 @@ typedef struct buffer {
 static inline buffer buffer_new(size_t most) { return (buffer){.most = most}; }
 bool buffer_add(buffer *b, const char *bytes, size_t n); // false: failed, now or before; nothing was added
 bool buffer_print(buffer *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool buffer_json(buffer *b, const char *text, size_t n); // a string of JSON; text: UTF-8
 size_t buffer_take(buffer *b, char *to, size_t most); // copies up to `most` bytes that have not been taken, in order
 void buffer_free(buffer *b);                          // empty again, with the same bound
 

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "server/answer.h"
+#include "server/watch.h"
 
 enum {
     THREADS = 2,             // of libmicrohttpd: one can read a long prompt while the other sends
@@ -23,6 +24,7 @@ enum {
 struct http {
     http_params params;
     struct MHD_Daemon *daemon;
+    watch *watch;
     uint16_t port;
     pthread_mutex_t lock;
     pthread_cond_t quiet;
@@ -32,6 +34,7 @@ struct http {
 struct exchange {
     http *server;
     struct MHD_Connection *connection;
+    watched *client;
     const char *method; // libmicrohttpd's, as long as the request lives
     char *path;
     buffer body;
@@ -201,12 +204,32 @@ static void dispatch(exchange *e) {
     http_refuse(e, &no);
 }
 
+// ------------------------------------------------------------------------------------------------- connections
+
+static watched *client_of(struct MHD_Connection *connection) {
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+static void open_or_close(void *ctx, struct MHD_Connection *connection, void **client,
+                          enum MHD_ConnectionNotificationCode which) {
+    http *h = ctx;
+    if (which == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (*client) watch_close(h->watch, *client);
+        return;
+    }
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *client = watch_open(h->watch, info->connect_fd);
+    if (!*client) shutdown(info->connect_fd, SHUT_RDWR); // nobody would watch it
+}
+
 static exchange *begin(http *h, struct MHD_Connection *connection, const char *url, const char *method) {
     exchange *e = calloc(1, sizeof *e);
     char *path = strdup(url);
     if (!e || !path) return free(e), free(path), NULL;
     *e = (exchange){.server = h,
                     .connection = connection,
+                    .client = client_of(connection),
                     .method = method,
                     .path = path,
                     .body = buffer_new(h->params.max_body),
@@ -229,6 +252,7 @@ static enum MHD_Result handle(void *ctx, struct MHD_Connection *connection, cons
         return e->n_received <= MOST_DRAINED ? MHD_YES : MHD_NO;
     }
     e->method = method, e->result = MHD_NO;
+    if (e->client) watch_whole(e->server->watch, e->client);
     if (e->job) http_follow(e, e->job);
     else dispatch(e);
     return e->result;
@@ -240,6 +264,7 @@ static void end(void *ctx, struct MHD_Connection *connection, void **state, enum
     exchange *e = *state;
     if (!e) return;
     if (e->job) job_leave(e->job);
+    if (e->client) watch_again(h->watch, e->client);
     buffer_free(&e->body);
     free(e->path);
     free(e);
@@ -282,6 +307,22 @@ static uint16_t port_of(int fd) {
     return (uint16_t)strtoul(service, NULL, 10);
 }
 
+static void release(http *h) {
+    watch_stop(h->watch);
+    pthread_cond_destroy(&h->quiet);
+    pthread_mutex_destroy(&h->lock);
+    free(h);
+}
+
+static struct MHD_Daemon *start_daemon(http *h, int fd) {
+    const http_params *p = &h->params;
+    return MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, h, MHD_OPTION_LISTEN_SOCKET,
+        fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS, MHD_OPTION_CONNECTION_LIMIT, (unsigned)p->max_connections,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)p->timeout, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES,
+        MHD_OPTION_NOTIFY_CONNECTION, open_or_close, h, MHD_OPTION_NOTIFY_COMPLETED, end, h, MHD_OPTION_END);
+}
+
 pith_status http_start(const http_params *params, http **out, pith_error *err) {
     *out = NULL;
     const int fd = listen_at(params->host, params->port, err);
@@ -295,16 +336,11 @@ pith_status http_start(const http_params *params, http **out, pith_error *err) {
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&h->quiet, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, h, MHD_OPTION_LISTEN_SOCKET,
-        fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)params->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)params->timeout,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_NOTIFY_COMPLETED, end, h, MHD_OPTION_END);
+    h->watch = watch_start(params->request_time);
+    h->daemon = h->watch ? start_daemon(h, fd) : NULL;
     if (h->daemon) return *out = h, PITH_OK;
     close(fd);
-    pthread_cond_destroy(&h->quiet);
-    pthread_mutex_destroy(&h->lock);
-    free(h);
+    release(h);
     return pith_fail(err, PITH_E_IO, "the HTTP server did not start");
 }
 
@@ -322,7 +358,5 @@ void http_stop(http *h, double seconds) {
     pthread_mutex_unlock(&h->lock);
     MHD_stop_daemon(h->daemon);
     if (listening >= 0) close(listening);
-    pthread_cond_destroy(&h->quiet);
-    pthread_mutex_destroy(&h->lock);
-    free(h);
+    release(h);
 }

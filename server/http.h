@@ -20,9 +20,10 @@ typedef struct http_route {
 } http_route;
 
 typedef struct http_params {
-    const char *host; // name or address to listen at
-    uint16_t port;    // 0: one that is free
-    uint32_t timeout; // seconds without a byte after which a connection is closed
+    const char *host;      // name or address to listen at
+    uint16_t port;         // 0: one that is free
+    uint32_t timeout;      // seconds without a byte after which a connection is closed
+    uint32_t request_time; // seconds to a whole request, from the connection's opening or the answer before
     uint32_t max_connections;
     size_t max_body;  // bytes
     const char *cors; // origin of pages of others that may ask, "*" for all; NULL: none

@@ -78,7 +78,12 @@ void job_accept(job *j) {
 void job_write(job *j, const char *bytes, size_t n) {
     pthread_mutex_lock(&j->lock);
     buffer_add(&j->out, bytes, n);
-    if (j->request.stream) wake(j);
+    pthread_mutex_unlock(&j->lock);
+}
+
+void job_flush(job *j) {
+    pthread_mutex_lock(&j->lock);
+    if (j->request.stream && j->out.n > j->out.taken) wake(j);
     pthread_mutex_unlock(&j->lock);
 }
 

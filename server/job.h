@@ -83,9 +83,10 @@ job *job_new(request *r, const char *model);
 void job_hold(job *j);
 void job_drop(job *j); // frees it with the last reference
 
-// The loop's side. Each wakes a sleeping reader.
-void job_accept(job *j); // the answer begins: status 200
-void job_write(job *j, const char *bytes, size_t n);
+// The loop's side. All but job_write wake a sleeping reader.
+void job_accept(job *j);                             // the answer begins: status 200
+void job_write(job *j, const char *bytes, size_t n); // to be sent with the next flush
+void job_flush(job *j);
 void job_finish(job *j);                   // nothing more comes
 void job_fail(job *j, const refusal *why); // an error answer, or an error event in a stream that has begun; finishes
 bool job_is_gone(job *j);                  // the client hung up, or does not read what it asked for

@@ -13,6 +13,9 @@
 #include "server/piece.h"
 
 enum { MOST_CLOSING = 32 };
+// So often clients are looked after, where steps are shorter: what streams have to say is sent, and who has hung up is
+// noticed. A picture on a screen lasts as long.
+#define CARE_SECONDS 0.016
 
 typedef struct queue {
     job *first, *last;
@@ -30,6 +33,7 @@ struct loop {
     // The thread's own.
     queue waiting; // admitted in this order
     queue running;
+    double flushed, looked;  // when streams were last sent, clients last looked at
     uint32_t n_choices;      // running, begun or promised a place
     uint64_t promised_bytes; // worst case of these
     uint64_t pool_bytes;
@@ -232,8 +236,8 @@ static void admit(loop *l) {
         push(&l->running, j);
         metrics_hold(l->counts)->prompt_tokens += j->n_prompt;
         metrics_release(l->counts);
-        job_accept(j);
         for (uint32_t i = 0; i < n && j->request.stream; i++) answer_event(j, i);
+        job_accept(j);
     }
 }
 
@@ -425,6 +429,8 @@ static void hear_choice(loop *l, job *j, choice *c, double now) {
 
 static void hear(loop *l) {
     const double now = pith_seconds();
+    const bool looks = now - l->looked >= CARE_SECONDS;
+    if (looks) l->looked = now;
     queue still = {0};
     for (job *j; (j = pop(&l->running));) {
         bool short_of_memory = false;
@@ -433,7 +439,7 @@ static void hear(loop *l) {
             if (c->seq) hear_choice(l, j, c, now);
             short_of_memory |= c->content.failed || c->reasoning.failed;
         }
-        const bool gone = job_is_gone(j);
+        const bool gone = looks && job_is_gone(j);
         if (gone) note_cancelled(l), end_choices(l, j);
         else if (short_of_memory && !j->failed) fail(l, j, &no_memory);
         if (j->n_ended < j->request.n) {
@@ -447,6 +453,18 @@ static void hear(loop *l) {
         job_drop(j);
     }
     l->running = still;
+}
+
+// Sending takes CPUs from the next step: where steps are short, what several of them have brought goes out together,
+// and all streams' at once. A first token does not wait, and nothing waits for a step that reads a prompt too.
+static void flush_streams(loop *l) {
+    const double now = pith_seconds();
+    bool due = now - l->flushed >= CARE_SECONDS;
+    for (job *j = l->running.first; j && !due; j = j->next)
+        due = j->first > l->flushed || j->choices[0].info.phase == PITH_PREFILL;
+    if (!due) return;
+    for (job *j = l->running.first; j; j = j->next) job_flush(j);
+    l->flushed = now;
 }
 
 // ------------------------------------------------------------------------------------------------- the thread
@@ -483,6 +501,7 @@ static void *run(void *ctx) {
         drop_gone(l);
         admit(l);
         prepare(l);
+        flush_streams(l);
         pith_error err;
         uint32_t n_active;
         if (l->running.first && pith_engine_step(l->engine, &n_active, &err) != PITH_OK) {

@@ -39,6 +39,7 @@ static pith_status listen_to(server *s, pith_error *err) {
     const http_params wanted = {.host = p->host,
                                 .port = p->port,
                                 .timeout = p->timeout,
+                                .request_time = p->request_time,
                                 .max_connections = p->max_connections,
                                 .max_body = p->max_body,
                                 .cors = p->cors,

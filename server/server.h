@@ -15,9 +15,10 @@ typedef struct server_params {
     const char *key_file; // NULL: everybody may ask
     const char *cors;     // NULL: no page of another origin
     pith_engine_params engine;
-    uint32_t max_new;     // of requests that do not say
-    uint32_t max_waiting; // requests in the queue
-    uint32_t timeout;     // seconds without a byte before a connection is closed
+    uint32_t max_new;      // of requests that do not say
+    uint32_t max_waiting;  // requests in the queue
+    uint32_t timeout;      // seconds without a byte before a connection is closed
+    uint32_t request_time; // seconds to a whole request, from the connection's opening or the answer before
     uint32_t max_connections;
     size_t max_body;          // bytes
     float temperature, top_p; // of requests that do not say

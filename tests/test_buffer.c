@@ -1,6 +1,8 @@
 // Buffers with a bound, and what is taken from their front.
 #include "server/buffer.h"
 
+#include <jansson.h>
+
 #include "t.h"
 
 static void bounds(void **state) {
@@ -43,7 +45,30 @@ static void a_queue_of_bytes(void **state) {
     buffer_free(&b);
 }
 
+// Strings of JSON mean the text they were made of; jansson reads them back.
+static void json(void **state) {
+    (void)state;
+    char text[128 + 16];
+    for (int i = 0; i < 128; i++) text[i] = (char)i;
+    memcpy(text + 128, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"\\/", 12);
+    for (size_t from = 0; from < 128; from++) {
+        buffer b = buffer_new(1 << 12);
+        assert_true(buffer_json(&b, text + from, 128 + 12 - from));
+        json_t *read = json_loadb(b.at, b.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        assert_true(json_is_string(read));
+        assert_int_equal(json_string_length(read), 128 + 12 - from);
+        assert_memory_equal(json_string_value(read), text + from, 128 + 12 - from);
+        json_decref(read);
+        buffer_free(&b);
+    }
+    buffer b = buffer_new(8);
+    assert_true(buffer_json(&b, "", 0));
+    assert_string_equal(b.at, "\"\"");
+    assert_false(buffer_json(&b, "\n\n\n", 3));
+    buffer_free(&b);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(bounds), cmocka_unit_test(a_queue_of_bytes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bounds), cmocka_unit_test(a_queue_of_bytes), cmocka_unit_test(json)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

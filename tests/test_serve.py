@@ -599,6 +599,56 @@ class Limits(unittest.TestCase):
         # A long wait for an answer is not slowness: nobody is hung up on while the server is at work.
         self.assertEqual(server.post(TEXT, prompt="a", max_tokens=4000, ignore_eos=True, n=4).status, 200)
 
+    def drip(self, server, sent, drops):
+        """Sends a request a byte at a time until the server hangs up or says something: what it said."""
+        with socket.create_connection((server.host, server.port), timeout=DEADLINE) as s:
+            s.sendall(sent)
+            s.settimeout(0.05)  # the pace: nothing is read before the end
+            for i in range(len(drops)):
+                try:
+                    s.send(drops[i:i + 1])
+                    return s.recv(100)
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    return b""
+
+    def test_a_request_must_be_whole_in_time(self):
+        server = self.server("--request-time", "1")
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
+        body = head + b"Content-Length: 9999\r\n\r\n"
+        health = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+
+        def after_an_answer():
+            with socket.create_connection((server.host, server.port), timeout=DEADLINE) as s:
+                for _ in range(3):
+                    s.sendall(health)
+                    self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 200"))
+                s.sendall(health[:-2])  # one more, not whole
+                return s.recv(100)
+        # A stream that has more to send than sockets hold, and is not read until the others have been hung up on.
+        stream = server.open_stream(TEXT, prompt="a", max_tokens=4000, ignore_eos=True, n=8, seed=1)
+        endless = b"x" * 9000
+        ends = together(lambda: self.drip(server, head + b"X-Slow: ", endless), lambda: self.drip(server, body, endless),
+                        lambda: self.drip(server, b"", endless), after_an_answer)
+        self.assertEqual(ends, [b""] * 4)
+        events = list(stream)
+        self.assertTrue(stream.done)
+        self.assertEqual([joined(events, i)[2] for i in range(8)], ["length"] * 8)
+        stream.close()
+
+    def test_a_slow_request_that_is_whole_in_time_is_answered(self):
+        server = self.server("--request-time", "100")
+        data = json.dumps({"prompt": "a", "max_tokens": 1, "user": "u" * 100000}).encode()
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(data)
+        with socket.create_connection((server.host, server.port), timeout=0.05) as s:
+            s.sendall(head + data[:-30])
+            for i in range(len(data) - 30, len(data)):
+                self.assertRaises(TimeoutError, s.recv, 100)
+                s.sendall(data[i:i + 1])
+            s.settimeout(DEADLINE)
+            self.assertTrue(s.recv(100).startswith(b"HTTP/1.1 200"))
+
     def test_bodies_have_a_limit(self):
         server = self.server("--max-body", "1")
         large = server.ask("POST", TEXT, json.dumps({"prompt": "a" * (1 << 20)}).encode())
