@@ -4,7 +4,7 @@
 #define PITH_CUDA_ASM_CUH
 
 #ifndef __CUDACC__
-#include "emulate/asm.h"
+#include <emulated_asm.h>
 #else
 
 #include <cstdint>
@@ -71,10 +71,7 @@ __device__ __forceinline__ void prefetch_bytes(const void *p, uint32_t bytes) {
 }
 
 // The block's shared memory whose size the launch gives.
-template <typename T> __device__ __forceinline__ T *dynamic_shared() {
-    extern __shared__ __align__(16) uint8_t memory[];
-    return reinterpret_cast<T *>(memory);
-}
+#define PITH_CUDA_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 
 __device__ __forceinline__ void copy16_async(void *shared, const void *global, bool valid) {
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);

@@ -49,7 +49,8 @@ template <int D> __device__ void fetch(stage<D> *to, const sections &at, int32_t
 }
 
 template <int D, bool BF16> __global__ void __launch_bounds__(THREADS, D <= 128 ? 3 : 1) attend_kernel(attend_args p) {
-    stage<D> *stages = dynamic_shared<stage<D>>(); // (2)
+    PITH_CUDA_DYNAMIC_SHARED(uint8_t, memory);
+    stage<D> *stages = reinterpret_cast<stage<D> *>(memory); // (2)
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, pr = lane / 4, t = lane % 4;
     const uint32_t g = p.H / p.G, kv = blockIdx.y, n_queries = p.n * g;
     // The longest-lasting tiles, those of the last tokens, start first.

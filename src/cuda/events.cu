@@ -146,8 +146,8 @@ __device__ __forceinline__ float weight_of(float x, float shift) { return exp2f(
 template <int D, int PASS, bool REF, bool KEY_BF16>
 __global__ void __launch_bounds__(MASS_THREADS, D <= 128 ? 2 : 1) mass_kernel(mass_args p) {
     constexpr int NK = D / 32, N_TERMS = REF ? 1 : 2, STRIDE = mass_stride<D>;
-    constexpr bool BF16 = REF || KEY_BF16;          // the products' type
-    uint16_t *queries = dynamic_shared<uint16_t>(); // (2, MASS_Q * N_TERMS, STRIDE)
+    constexpr bool BF16 = REF || KEY_BF16;       // the products' type
+    PITH_CUDA_DYNAMIC_SHARED(uint16_t, queries); // (2, MASS_Q * N_TERMS, STRIDE)
     __shared__ float2 of_warp[MASS_WARPS][MASS_Q];
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, pr = lane / 4, t = lane % 4;
     const uint32_t kv = blockIdx.y, layer = blockIdx.z, g = p.H / p.lanes.G;

@@ -1,7 +1,7 @@
 // The product of a warp.
 #include <cuda_runtime.h>
 
-#include "emulate/asm.h"
+#include <emulated_asm.h>
 
 namespace pith {
 

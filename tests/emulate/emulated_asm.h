@@ -24,7 +24,7 @@ inline void prefetch_bytes(const void *p, uint32_t bytes) {
     if (reinterpret_cast<uintptr_t>(p) % 16 || bytes % 16) emulate::fault("a prefetch off 16 bytes");
 }
 
-template <typename T> T *dynamic_shared() { return reinterpret_cast<T *>(emulate::dynamic_shared()); }
+#define PITH_CUDA_DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::dynamic_shared())
 
 inline void copy16_async(void *shared, const void *global, bool valid) {
     *static_cast<uint4 *>(shared) = valid ? *static_cast<const uint4 *>(global) : uint4{0, 0, 0, 0};
