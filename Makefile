@@ -49,11 +49,11 @@ lint: ready-to-test ## compiled by clang too, with all warnings as errors
 check: ready-to-test build ## the test suite, as released
 	@$(CONFIGURE) -B $(VARIANT) -DPITH_CUDA="$(CUDA)" -DPITH_TESTS=ON > build/configure.log
 	@$(COMPILE) $(VARIANT) -j $(JOBS)
-	@$(TESTS) $(VARIANT)
+	@$(TESTS) $(VARIANT) -LE emulated
 
 test-isa: check ## the suite again without AVX-512, then without AVX2
-	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) $(VARIANT)
-	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) $(VARIANT)
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) $(VARIANT) -LE emulated
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) $(VARIANT) -LE emulated
 
 test-neon: ready-to-test ## the kernels' test, compiled for 64-bit ARM, in an emulator
 	@mkdir -p build/neon
@@ -66,7 +66,10 @@ asan: ready-to-test ## the suite with AddressSanitizer and UndefinedBehaviorSani
 	@$(COMPILE) build/asan -j $(JOBS)
 	PITH_TEST_QUICK=1 $(TESTS) build/asan
 
-check-cuda: ready-to-test ## the CUDA backend compiles, links and says what is missing; nothing where nvcc is not there
+check-cuda: ready-to-test ## the CUDA kernels in an emulator; with nvcc also that the backend compiles, links, says what is missing
+	@$(CONFIGURE) -B build/release -DPITH_CUDA= -DPITH_TESTS=ON > build/configure.log
+	@$(COMPILE) build/release -j $(JOBS) --target emulated_tests
+	@$(TESTS) build/release -L emulated
 	@command -v nvcc > /dev/null || { echo "CUDA backend not compiled: no nvcc"; exit 0; }; \
 	set -e; clang $(filter-out -static,$(NEON_FLAGS)) -fsyntax-only -DPITH_CUDA_LIBRARY_DIR='""' \
 	    -isystem "$$(nvcc --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^#$$ TOP=//p')/include" -isystem $(LLAMA)/ggml/include src/cuda/*.c; \

@@ -24,6 +24,8 @@
 enum { CHUNK = 128, N_TOKENS = 300, N_VOCAB = 512, MOST_SEQS = 5 };
 
 static const char *device;
+static bool quick;                     // PITH_TEST_QUICK: few cases and short ones, for an emulated device
+static uint32_t n_compared = N_TOKENS; // that logits are compared behind; fewer if quick
 
 typedef struct rig {
     pith_model *model;
@@ -76,12 +78,12 @@ static pith_phase phase_of(const pith_sequence *seq) {
     return info.phase;
 }
 
-// out (N_TOKENS - n_prompt, N_VOCAB): logits behind each token from the prompt's last on, every token given.
+// out (n_compared - n_prompt, N_VOCAB): logits behind each token from the prompt's last on, every token given.
 static void forced_logits(rig *r, uint32_t n_prompt, float *out) {
     pith_error err = {0};
-    add_sequence(r, 0, "full", n_prompt, N_TOKENS);
+    add_sequence(r, 0, "full", n_prompt, n_compared);
     while (phase_of(r->seqs[0]) == PITH_PREFILL) step(r);
-    for (uint32_t t = n_prompt; t < N_TOKENS; t++) {
+    for (uint32_t t = n_prompt; t < n_compared; t++) {
         memcpy(out + (size_t)(t - n_prompt) * N_VOCAB, pith_sequence_logits(r->seqs[0]), N_VOCAB * sizeof *out);
         assert_int_equal(pith_sequence_force(r->seqs[0], token_of(0, t), &err), PITH_OK);
         step(r);
@@ -112,11 +114,11 @@ static bound compare(const float *ours, const float *theirs, uint32_t n_rows) {
     return d;
 }
 
-// out (N_TOKENS - 1, N_VOCAB): logits behind each token but the last.
+// out (n_compared - 1, N_VOCAB): logits behind each token but the last.
 static void reference_logits(const pith_model *model, reference_rounding rounding, float *out) {
     reference r;
-    reference_open(&r, model, N_TOKENS, rounding);
-    for (uint32_t t = 0; t + 1 < N_TOKENS; t++) {
+    reference_open(&r, model, n_compared, rounding);
+    for (uint32_t t = 0; t + 1 < n_compared; t++) {
         reference_step(&r, token_of(0, t));
         for (uint32_t i = 0; i < N_VOCAB; i++) out[(size_t)t * N_VOCAB + i] = (float)r.logits[i];
     }
@@ -126,7 +128,7 @@ static void reference_logits(const pith_model *model, reference_rounding roundin
 static bound larger(bound a, bound b) { return (bound){fmax(a.max, b.max), fmax(a.rms, b.rms)}; }
 
 // One token; products of few rows; of many, a part of a chunk; several chunks.
-static const uint32_t prompts[] = {1, 40, 100, 200};
+static const uint32_t prompts[] = {1, 40, 100, 200}, few_prompts[] = {1, 135};
 
 static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv) {
     static float gpu[N_TOKENS * N_VOCAB], cpu[N_TOKENS * N_VOCAB], exact[N_TOKENS * N_VOCAB], near[N_TOKENS * N_VOCAB];
@@ -140,18 +142,18 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
                                            .foreign = true};
         reference_logits(model, (reference_rounding){0}, exact);
         reference_logits(model, as_gpu, near);
-        rounding = compare(near, exact, N_TOKENS - 1);
+        rounding = compare(near, exact, n_compared - 1);
     }
     rig a, b;
     open_engine(&a, model, "cpu", PITH_KV_F32, false);
     open_engine(&b, model, device, kv, false);
-    for (size_t i = 0; i < T_COUNT(prompts); i++) {
-        const uint32_t n = N_TOKENS - prompts[i];
-        forced_logits(&a, prompts[i], cpu);
-        forced_logits(&b, prompts[i], gpu);
+    for (size_t i = 0; i < (quick ? T_COUNT(few_prompts) : T_COUNT(prompts)); i++) {
+        const uint32_t n_prompt = quick ? few_prompts[i] : prompts[i], n = n_compared - n_prompt;
+        forced_logits(&a, n_prompt, cpu);
+        forced_logits(&b, n_prompt, gpu);
         to_cpu = larger(to_cpu, compare(gpu, cpu, n));
-        if (has_reference && prompts[i] == 1) first = compare(gpu, near, 1);
-        if (has_reference) to_reference = larger(to_reference, compare(gpu, near + (prompts[i] - 1) * N_VOCAB, n));
+        if (has_reference && n_prompt == 1) first = compare(gpu, near, 1);
+        if (has_reference) to_reference = larger(to_reference, compare(gpu, near + (n_prompt - 1) * N_VOCAB, n));
     }
     pith_engine_free(a.engine);
     pith_engine_free(b.engine);
@@ -172,6 +174,7 @@ static void every_architecture_and_type(void **state) {
     static const char *const archs[] = {"qwen2", "qwen3", "llama"};
     for (size_t a = 0; a < T_COUNT(archs); a++)
         for (size_t i = 0; i < T_COUNT(types); i++) {
+            if (quick && !(a == 1 && types[i] == GGML_TYPE_Q8_0)) continue;
             const tiny_spec spec = spec_of(archs[a], types[i]);
             check_model(&spec, "", (a + i) % 2 ? PITH_KV_F16 : PITH_KV_BF16);
         }
@@ -204,17 +207,19 @@ static void neighbours_change_nothing(void **state) {
                                                     "window:p=32,r=8,c=4", "random:p=48,r=8,c=3"};
     static const uint32_t n_prompts[MOST_SEQS] = {3, 130, 64, 17, 200};
     enum { NEW = 220 };
+    const uint32_t n_new = quick ? 40 : NEW, n_seqs = quick ? 3 : MOST_SEQS;
     pith_token alone[MOST_SEQS][NEW];
     const tiny_spec spec = spec_of("qwen2", GGML_TYPE_Q8_0);
     pith_model *model = tiny_model_open(&spec);
     assert_non_null(model);
     for (int run = -1; run < 3; run++) { // first each by itself
+        if (quick && run >= 0 && run < 2) continue;
         rig r;
         open_engine(&r, model, device, PITH_KV_AUTO, run == 2);
-        for (uint32_t from = 0; from < MOST_SEQS; from += run < 0 ? 1 : MOST_SEQS) {
-            const uint32_t n = run < 0 ? 1 : MOST_SEQS;
+        for (uint32_t from = 0; from < n_seqs; from += run < 0 ? 1 : n_seqs) {
+            const uint32_t n = run < 0 ? 1 : n_seqs;
             for (uint32_t i = 0; i < n; i++) {
-                add_sequence(&r, from + i, policies[from + i], n_prompts[from + i], NEW);
+                add_sequence(&r, from + i, policies[from + i], n_prompts[from + i], n_new);
                 for (uint32_t ahead = 0; run == 1 && ahead < 7; ahead++) step(&r); // they join one after another
             }
             uint32_t n_active;
@@ -225,9 +230,9 @@ static void neighbours_change_nothing(void **state) {
             for (uint32_t i = 0; i < n; i++) {
                 size_t n_tokens;
                 const pith_token *tokens = pith_sequence_tokens(r.seqs[i], &n_tokens) + n_prompts[from + i];
-                assert_int_equal(n_tokens, n_prompts[from + i] + NEW);
-                if (run < 0) memcpy(alone[from + i], tokens, sizeof alone[0]);
-                else assert_memory_equal(tokens, alone[from + i], sizeof alone[0]);
+                assert_int_equal(n_tokens, n_prompts[from + i] + n_new);
+                if (run < 0) memcpy(alone[from + i], tokens, n_new * sizeof *tokens);
+                else assert_memory_equal(tokens, alone[from + i], n_new * sizeof *tokens);
             }
             for (; r.n > 0; r.n--) pith_sequence_free(r.seqs[r.n - 1]);
         }
@@ -266,7 +271,7 @@ static void compressions_keep_what_the_cpu_keeps(void **state) {
     pith_model *model = tiny_model_open(&spec);
     assert_non_null(model);
     static kept seen[2];
-    for (size_t p = 0; p < T_COUNT(policies); p++) {
+    for (size_t p = 0; p < (quick ? 1 : T_COUNT(policies)); p++) {
         for (int gpu = 0; gpu < 2; gpu++) {
             rig r;
             open_engine(&r, model, gpu ? device : "cpu", PITH_KV_F16, false);
@@ -318,6 +323,8 @@ static void what_it_says(void **state) {
 
 int main(void) {
     device = getenv("PITH_TEST_DEVICE") ? getenv("PITH_TEST_DEVICE") : "cuda";
+    quick = getenv("PITH_TEST_QUICK") != NULL;
+    if (quick) n_compared = 140;
     const tiny_spec spec = spec_of("qwen2", GGML_TYPE_BF16);
     pith_model *model = tiny_model_open(&spec);
     pith_engine_params p;
@@ -330,9 +337,10 @@ int main(void) {
     pith_model_free(model);
     if (status == PITH_E_UNSUPPORTED) return printf("skipped: %s\n", err.msg), 77;
     if (status != PITH_OK) return printf("%s\n", err.msg), 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_architecture_and_type), cmocka_unit_test(other_models),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_architecture_and_type),
                                        cmocka_unit_test(neighbours_change_nothing),
-                                       cmocka_unit_test(compressions_keep_what_the_cpu_keeps),
-                                       cmocka_unit_test(what_it_says)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+                                       cmocka_unit_test(compressions_keep_what_the_cpu_keeps)};
+    const struct CMUnitTest others[] = {cmocka_unit_test(other_models), cmocka_unit_test(what_it_says)};
+    const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
+    return quick ? n_failed : n_failed + cmocka_run_group_tests(others, NULL, NULL);
 }

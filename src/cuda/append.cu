@@ -15,6 +15,7 @@
 
 #include "cuda/cache.cuh"
 #include "cuda/chain.cuh"
+#include "cuda/launch.cuh"
 
 using namespace pith;
 
@@ -208,9 +209,8 @@ extern "C" cudaError_t pith_cuda_rope_angles(const pith_rope *r, const float *fa
         a.magnitude *= 1.0f + 0.1f * logf(1.0f / r->freq_scale);
     }
     const uint32_t threads = 128, total = n * a.half;
-    angles_kernel<<<(total + threads - 1) / threads, threads, 0, stream>>>(a, factors, pos, n,
-                                                                           reinterpret_cast<float2 *>(out));
-    return cudaGetLastError();
+    return launch_kernel(angles_kernel, (total + threads - 1) / threads, threads, 0, stream, a, factors, pos, n,
+                         reinterpret_cast<float2 *>(out));
 }
 
 extern "C" cudaError_t pith_cuda_append_decode(const pith_cuda_cache *c, const pith_cuda_windows *w,

@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(ATTEND_THREADS, (D <= 128 && NT == 1) ? 3 : 1)
     constexpr int NK = D / 32;         // 16-byte loads of half a key row pair
     constexpr int HEADS = 8 * NT;
     static_assert(ATTEND_WARPS * (D + 2) >= 2 * (int)MOST_MERGED, "what a merge keeps there fits");
-    extern __shared__ __align__(16) float shared[]; // (warps, HEADS, D) sums, (warps, HEADS, 2) maxima and weights
+    PITH_CUDA_DYNAMIC_SHARED(float, shared); // (warps, HEADS, D) sums, (warps, HEADS, 2) maxima and weights
     __shared__ float top_of[HEADS];
     __shared__ uint32_t is_last;
     float *shared_ml = shared + ATTEND_WARPS * HEADS * D;

@@ -3,6 +3,7 @@
 
 #include "cuda/attend_items.cuh"
 #include "cuda/chain.cuh"
+#include "cuda/launch.cuh"
 
 using namespace pith;
 
@@ -85,8 +86,7 @@ extern "C" cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *c, const int
                                              uint32_t cap_items, cudaStream_t stream) {
     const plan_args args = {c->first,        c->n_rows,         seq,      static_cast<item *>(plan), n,
                             c->geo.n_layers, c->geo.n_kv_heads, cap_items};
-    plan_kernel<<<c->geo.n_layers, PLAN_THREADS, 0, stream>>>(args);
-    return cudaGetLastError();
+    return launch_kernel(plan_kernel, c->geo.n_layers, PLAN_THREADS, 0, stream, args);
 }
 
 extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_t layer, const uint16_t *q,

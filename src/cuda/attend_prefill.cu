@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "cuda/cache.cuh"
+#include "cuda/launch.cuh"
 
 using namespace pith;
 
@@ -34,19 +35,6 @@ template <int D> struct stage {
     uint16_t k[ROWS * STRIDE], v[ROWS * STRIDE];
 };
 
-__device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void *at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((uint32_t)__cvta_generic_to_shared(at))
-                 : "memory");
-}
-__device__ __forceinline__ void load_matrix4_trans(uint32_t (&r)[4], const void *at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((uint32_t)__cvta_generic_to_shared(at))
-                 : "memory");
-}
-
 // A page to shared memory; rows behind the lane's end become 0, since 0 times the garbage there need not be 0.
 template <int D> __device__ void fetch(stage<D> *to, const sections &at, int32_t id, uint32_t n_valid) {
     constexpr int PIECES = D / 8; // of 16 bytes per row
@@ -61,7 +49,7 @@ template <int D> __device__ void fetch(stage<D> *to, const sections &at, int32_t
 }
 
 template <int D, bool BF16> __global__ void __launch_bounds__(THREADS, D <= 128 ? 3 : 1) attend_kernel(attend_args p) {
-    extern __shared__ __align__(16) uint8_t memory[];
+    PITH_CUDA_DYNAMIC_SHARED(uint8_t, memory);
     stage<D> *stages = reinterpret_cast<stage<D> *>(memory); // (2)
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, pr = lane / 4, t = lane % 4;
     const uint32_t g = p.H / p.G, kv = blockIdx.y, n_queries = p.n * g;
@@ -240,6 +228,5 @@ extern "C" cudaError_t pith_cuda_attend_prefill(const pith_cuda_cache *c, uint32
                               n,
                               out_type == PITH_HALF_BF16};
     const dim3 grid((n * (c->geo.n_heads / c->geo.n_kv_heads) + TILE - 1) / TILE, c->geo.n_kv_heads);
-    k.run<<<grid, THREADS, k.shared, stream>>>(args);
-    return cudaGetLastError();
+    return launch_kernel(k.run, grid, THREADS, k.shared, stream, args);
 }

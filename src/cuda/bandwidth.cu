@@ -1,5 +1,7 @@
 #include "cuda/bandwidth.h"
 
+#include "cuda/launch.cuh"
+
 namespace pith {
 namespace {
 
@@ -39,8 +41,9 @@ cudaError_t pith_cuda_read_bandwidth(const void *from, size_t bytes, uint32_t *s
     for (uint32_t run = 0; !e && run < RUNS; run++) {
         float ms = 0;
         e = cudaEventRecord(begin, stream);
-        read_kernel<<<(uint32_t)n_sm * BLOCKS_PER_SM, THREADS, 0, stream>>>((const uint4 *)from, n, sink);
-        if (!e) e = cudaGetLastError();
+        if (!e)
+            e = launch_kernel(read_kernel, (uint32_t)n_sm * BLOCKS_PER_SM, THREADS, 0, stream, (const uint4 *)from, n,
+                              sink);
         if (!e) e = cudaEventRecord(end, stream);
         if (!e) e = cudaEventSynchronize(end);
         if (!e) e = cudaEventElapsedTime(&ms, begin, end);

@@ -14,6 +14,7 @@
 #include "cuda/compact.h"
 
 #include "cuda/cache.cuh"
+#include "cuda/launch.cuh"
 
 using namespace pith;
 
@@ -142,9 +143,8 @@ extern "C" cudaError_t pith_cuda_survivors(const pith_cuda_cache *c, const pith_
                                            uint32_t k, uint32_t *survivors, uint32_t room, cudaStream_t stream) {
     if (e->n == 0 || e->n_layers == 0) return cudaSuccess;
     if (k > e->n) return cudaErrorInvalidValue;
-    survivors_kernel<<<dim3(c->geo.n_kv_heads, e->n_layers), 1024, 0, stream>>>(layers_of(c, e, candidates, k, room),
-                                                                                n_sets, keep, survivors);
-    return cudaGetLastError();
+    return launch_kernel(survivors_kernel, dim3(c->geo.n_kv_heads, e->n_layers), 1024, 0, stream,
+                         layers_of(c, e, candidates, k, room), n_sets, keep, survivors);
 }
 
 extern "C" cudaError_t pith_cuda_compact_layers(const pith_cuda_cache *c, const pith_cuda_event *e,
@@ -152,15 +152,14 @@ extern "C" cudaError_t pith_cuda_compact_layers(const pith_cuda_cache *c, const 
                                                 uint32_t room, cudaStream_t stream) {
     if (e->n == 0 || e->n_layers == 0) return cudaSuccess;
     if (k > e->n || c->geo.head_dim % 8 || c->geo.elt_bytes != 2) return cudaErrorInvalidValue;
-    compact_layers_kernel<<<dim3(3, c->geo.n_kv_heads, e->n_layers), THREADS, 0, stream>>>(
-        layers_of(c, e, candidates, k, room), survivors);
-    return cudaGetLastError();
+    return launch_kernel(compact_layers_kernel, dim3(3, c->geo.n_kv_heads, e->n_layers), THREADS, 0, stream,
+                         layers_of(c, e, candidates, k, room), survivors);
 }
 
 extern "C" cudaError_t pith_cuda_compact(const pith_cuda_cache *c, const int32_t *pages, uint32_t first,
                                          const uint32_t *rows, uint32_t n, cudaStream_t stream) {
     if (n == 0) return cudaSuccess;
     if (c->geo.head_dim % 8 || c->geo.elt_bytes != 2) return cudaErrorInvalidValue;
-    compact_kernel<<<3, THREADS, 0, stream>>>(sections_of(*c), {pages, first, n, rows}, c->geo.head_dim * 2 / 16);
-    return cudaGetLastError();
+    return launch_kernel(compact_kernel, 3, THREADS, 0, stream, sections_of(*c), lane_args{pages, first, n, rows},
+                         c->geo.head_dim * 2 / 16);
 }

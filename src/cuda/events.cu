@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "cuda/cache.cuh"
+#include "cuda/launch.cuh"
 
 using namespace pith;
 
@@ -145,8 +146,8 @@ __device__ __forceinline__ float weight_of(float x, float shift) { return exp2f(
 template <int D, int PASS, bool REF, bool KEY_BF16>
 __global__ void __launch_bounds__(MASS_THREADS, D <= 128 ? 2 : 1) mass_kernel(mass_args p) {
     constexpr int NK = D / 32, N_TERMS = REF ? 1 : 2, STRIDE = mass_stride<D>;
-    constexpr bool BF16 = REF || KEY_BF16;              // the products' type
-    extern __shared__ __align__(16) uint16_t queries[]; // (2, MASS_Q * N_TERMS, STRIDE)
+    constexpr bool BF16 = REF || KEY_BF16;       // the products' type
+    PITH_CUDA_DYNAMIC_SHARED(uint16_t, queries); // (2, MASS_Q * N_TERMS, STRIDE)
     __shared__ float2 of_warp[MASS_WARPS][MASS_Q];
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, pr = lane / 4, t = lane % 4;
     const uint32_t kv = blockIdx.y, layer = blockIdx.z, g = p.H / p.lanes.G;
@@ -322,12 +323,12 @@ cudaError_t run_mass(const mass_args &args, uint32_t n_layers, cudaStream_t stre
     // 83 KB with d 256: above what a block gets unasked. The calls are host-side and cheap.
     cudaError_t err = cudaFuncSetAttribute(pass0, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     if (!err) err = cudaFuncSetAttribute(pass1, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    if (err) return err;
-    pass0<<<grid, MASS_THREADS, shared, stream>>>(args);
+    if (!err) err = launch_kernel(pass0, grid, MASS_THREADS, shared, stream, args);
     const size_t n = (size_t)n_layers * args.H * args.R_padded;
-    stats_kernel<<<(unsigned)((n + 127) / 128), 128, 0, stream>>>(args.partial, args.n_blocks, n, args.stats);
-    pass1<<<grid, MASS_THREADS, shared, stream>>>(args);
-    return cudaGetLastError();
+    if (!err)
+        err = launch_kernel(stats_kernel, (unsigned)((n + 127) / 128), 128, 0, stream, args.partial, args.n_blocks, n,
+                            args.stats);
+    return err ? err : launch_kernel(pass1, grid, MASS_THREADS, shared, stream, args);
 }
 
 template <int D>
@@ -430,9 +431,8 @@ extern "C" cudaError_t pith_cuda_candidates(const pith_cuda_cache *c, const pith
                                             const pith_span *protect, uint32_t n_protect, uint32_t n_tail,
                                             uint32_t *rows, uint32_t *counts, cudaStream_t stream) {
     if (e->n_layers == 0) return cudaSuccess;
-    candidates_kernel<<<dim3(c->geo.n_kv_heads, e->n_layers), WIDE, 0, stream>>>(lanes_of(c, e), protect, n_protect,
-                                                                                 n_tail, e->n, rows, counts);
-    return cudaGetLastError();
+    return launch_kernel(candidates_kernel, dim3(c->geo.n_kv_heads, e->n_layers), WIDE, 0, stream, lanes_of(c, e),
+                         protect, n_protect, n_tail, e->n, rows, counts);
 }
 
 extern "C" size_t pith_cuda_mass_scratch(const pith_geometry *geo, uint32_t n_layers, uint32_t n, uint32_t n_slots) {
@@ -453,8 +453,9 @@ extern "C" cudaError_t pith_cuda_mass(const pith_cuda_cache *c, const pith_cuda_
     uint16_t *terms = reinterpret_cast<uint16_t *>(at);
     const dim3 grid(m.R_padded, geo->n_heads, e->n_layers);
     auto *cut = ref ? terms_kernel<1, true> : bf16 ? terms_kernel<2, true> : terms_kernel<2, false>;
-    cut<<<grid, 128, 0, stream>>>(window, cap, slots, n_slots, m.R_padded, e->layer0, geo->n_heads, geo->head_dim,
-                                  terms);
+    const cudaError_t err = launch_kernel(cut, grid, 128, 0, stream, window, cap, slots, n_slots, m.R_padded, e->layer0,
+                                          geo->n_heads, geo->head_dim, terms);
+    if (err) return err;
     const mass_args args = {lanes_of(c, e),
                             rows,
                             terms,
@@ -482,9 +483,8 @@ extern "C" cudaError_t pith_cuda_aggregate(const pith_geometry *geo, const pith_
                                            pith_arith arith, const float *in, float *out, cudaStream_t stream) {
     if (e->n == 0 || e->n_layers == 0) return cudaSuccess;
     const uint32_t n_sets = how == PITH_AGG_LAYER ? 1 : geo->n_kv_heads;
-    aggregate_kernel<<<dim3((e->n + 255) / 256, n_sets, e->n_layers), 256, 0, stream>>>(
-        in, out, geo->n_heads, n_sets, e->n, how == PITH_AGG_HEAD, arith == PITH_ARITH_BF16);
-    return cudaGetLastError();
+    return launch_kernel(aggregate_kernel, dim3((e->n + 255) / 256, n_sets, e->n_layers), 256, 0, stream, in, out,
+                         geo->n_heads, n_sets, e->n, how == PITH_AGG_HEAD, arith == PITH_ARITH_BF16);
 }
 
 extern "C" cudaError_t pith_cuda_pool(const pith_cuda_event *e, uint32_t n_sets, pith_pool how, uint32_t width,
@@ -493,9 +493,8 @@ extern "C" cudaError_t pith_cuda_pool(const pith_cuda_event *e, uint32_t n_sets,
     if (e->n == 0 || n == 0) return cudaSuccess;
     if (how == PITH_POOL_NONE)
         return cudaMemcpyAsync(out, in, n * e->n * sizeof(float), cudaMemcpyDeviceToDevice, stream);
-    pool_kernel<<<dim3((e->n + 255) / 256, (unsigned)n), 256, 0, stream>>>(in, out, e->n, how, width,
-                                                                           arith == PITH_ARITH_BF16);
-    return cudaGetLastError();
+    return launch_kernel(pool_kernel, dim3((e->n + 255) / 256, (unsigned)n), 256, 0, stream, in, out, e->n, how, width,
+                         arith == PITH_ARITH_BF16);
 }
 
 extern "C" cudaError_t pith_cuda_top(const pith_cuda_event *e, uint32_t n_sets, const float *score, uint32_t k,
@@ -503,6 +502,5 @@ extern "C" cudaError_t pith_cuda_top(const pith_cuda_event *e, uint32_t n_sets, 
     const uint32_t n = e->n_layers * n_sets;
     if (n == 0 || k == 0) return cudaSuccess;
     if (k > e->n) return cudaErrorInvalidValue;
-    top_kernel<<<n, WIDE, 0, stream>>>(score, e->n, k, keep);
-    return cudaGetLastError();
+    return launch_kernel(top_kernel, n, WIDE, 0, stream, score, e->n, k, keep);
 }

@@ -1,6 +1,9 @@
 #include "cuda/gemm.h"
+
+#include "cuda/asm.cuh"
 #include "cuda/blas.h"
-#include "cuda/product_asm.cuh"
+#include "cuda/half.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/quant.cuh"
 
 #include <cstring>
@@ -185,25 +188,23 @@ cudaError_t pith_cuda_dequant_launch(pith_cuda_type type, const void *packed, ui
     const dim3 grid((k / PITH_STEP + 7) / 8, pith_quant_slabs(end - row0));
     const uint8_t *w = (const uint8_t *)packed;
     uint16_t *out = (uint16_t *)y;
-    if (type == PITH_CUDA_Q8_0) dequant_kernel<PITH_CUDA_Q8_0><<<grid, 256, 0, stream>>>(w, m, k, row0, end, out);
-    if (type == PITH_CUDA_Q4_0) dequant_kernel<PITH_CUDA_Q4_0><<<grid, 256, 0, stream>>>(w, m, k, row0, end, out);
-    if (type == PITH_CUDA_Q4_K) dequant_kernel<PITH_CUDA_Q4_K><<<grid, 256, 0, stream>>>(w, m, k, row0, end, out);
-    if (type == PITH_CUDA_Q6_K) dequant_kernel<PITH_CUDA_Q6_K><<<grid, 256, 0, stream>>>(w, m, k, row0, end, out);
-    return cudaGetLastError();
+    const auto run = type == PITH_CUDA_Q8_0   ? dequant_kernel<PITH_CUDA_Q8_0>
+                     : type == PITH_CUDA_Q4_0 ? dequant_kernel<PITH_CUDA_Q4_0>
+                     : type == PITH_CUDA_Q4_K ? dequant_kernel<PITH_CUDA_Q4_K>
+                                              : dequant_kernel<PITH_CUDA_Q6_K>;
+    return launch_kernel(run, grid, 256, 0, stream, w, m, k, row0, end, out);
 }
 
 cudaError_t pith_cuda_bias_launch(float *y, const float *bias, uint32_t n, uint32_t m, uint32_t y_stride,
                                   cudaStream_t stream) {
     if (!n || n > 65535 || !m) return cudaErrorInvalidValue;
-    pith::bias_kernel<<<dim3((m + 255) / 256, n), 256, 0, stream>>>(y, bias, m, y_stride);
-    return cudaGetLastError();
+    return pith::launch_kernel(pith::bias_kernel, dim3((m + 255) / 256, n), 256, 0, stream, y, bias, m, y_stride);
 }
 
 cudaError_t pith_cuda_swiglu_launch(const float *gate, const float *up, uint32_t n, uint32_t f, uint32_t stride,
                                     bool pair, bool f16, void *y, cudaStream_t stream) {
     if (!n || n > 65535 || !f) return cudaErrorInvalidValue;
     const dim3 grid((f + 255) / 256, n);
-    if (f16) pith::swiglu_kernel<__half><<<grid, 256, 0, stream>>>(gate, up, f, stride, pair, (uint16_t *)y);
-    else pith::swiglu_kernel<__nv_bfloat16><<<grid, 256, 0, stream>>>(gate, up, f, stride, pair, (uint16_t *)y);
-    return cudaGetLastError();
+    const auto run = f16 ? pith::swiglu_kernel<__half> : pith::swiglu_kernel<__nv_bfloat16>;
+    return pith::launch_kernel(run, grid, 256, 0, stream, gate, up, f, stride, pair, (uint16_t *)y);
 }

@@ -1,6 +1,7 @@
 #include "cuda/lanes.h"
 
 #include "cuda/cache.cuh"
+#include "cuda/launch.cuh"
 
 using namespace pith;
 
@@ -30,19 +31,17 @@ uint32_t blocks(uint32_t n) { return (n + THREADS - 1) / THREADS; }
 
 extern "C" cudaError_t pith_cuda_lists_update(uint32_t *pages, const void *updates, uint32_t n, cudaStream_t stream) {
     if (n == 0) return cudaSuccess;
-    update_kernel<<<blocks(n), THREADS, 0, stream>>>(pages, static_cast<const uint2 *>(updates), n);
-    return cudaGetLastError();
+    return launch_kernel(update_kernel, blocks(n), THREADS, 0, stream, pages, static_cast<const uint2 *>(updates), n);
 }
 
 extern "C" cudaError_t pith_cuda_lists_begin(int32_t *first, uint32_t n, uint32_t cap_pages, cudaStream_t stream) {
     if (n == 0) return cudaSuccess;
-    begin_kernel<<<blocks(n), THREADS, 0, stream>>>(first, n, cap_pages);
-    return cudaGetLastError();
+    return launch_kernel(begin_kernel, blocks(n), THREADS, 0, stream, first, n, cap_pages);
 }
 
 extern "C" cudaError_t pith_cuda_positions(const pith_cuda_cache *c, uint32_t entry, uint32_t n_rows, int32_t *out,
                                            cudaStream_t stream) {
     if (n_rows == 0) return cudaSuccess;
-    positions_kernel<<<blocks(n_rows), THREADS, 0, stream>>>(sections_of(*c), c->pages, c->first, entry, n_rows, out);
-    return cudaGetLastError();
+    return launch_kernel(positions_kernel, blocks(n_rows), THREADS, 0, stream, sections_of(*c), c->pages, c->first,
+                         entry, n_rows, out);
 }

@@ -4,7 +4,9 @@
 // In a chain (chain.h) the product behind a norm starts when the norm's blocks have, so these must find room beside the
 // blocks of the product in front of them: no more registers than a row of this length needs.
 #include "cuda/norm.h"
-#include "cuda/product_asm.cuh"
+
+#include "cuda/chain.cuh"
+#include "cuda/half.cuh"
 
 namespace pith {
 

@@ -19,8 +19,10 @@
 #ifndef PITH_CUDA_PRODUCT_CUH
 #define PITH_CUDA_PRODUCT_CUH
 
+#include "cuda/asm.cuh"
+#include "cuda/chain.cuh"
+#include "cuda/half.cuh"
 #include "cuda/product.h"
-#include "cuda/product_asm.cuh"
 #include "cuda/quant.cuh"
 
 namespace pith {

@@ -14,6 +14,7 @@
 #include <math.h>
 
 #include "cuda/cache.cuh"
+#include "cuda/launch.cuh"
 
 using namespace pith;
 
@@ -300,8 +301,7 @@ extern "C" cudaError_t pith_cuda_sample(const float *logits, uint32_t n, uint32_
                               sums,    reinterpret_cast<float *>(sums + (size_t)n * SPLITS),
                               ids,     host_ids,
                               n_vocab, (n_vocab + SPLITS - 1) / SPLITS};
-    best_kernel<<<dim3(SPLITS, n), THREADS, 0, stream>>>(args);
-    weights_kernel<<<dim3(SPLITS, n), THREADS, 0, stream>>>(args);
-    draw_kernel<<<n, DRAW_THREADS, 0, stream>>>(args);
-    return cudaGetLastError();
+    cudaError_t err = launch_kernel(best_kernel, dim3(SPLITS, n), THREADS, 0, stream, args);
+    if (!err) err = launch_kernel(weights_kernel, dim3(SPLITS, n), THREADS, 0, stream, args);
+    return err ? err : launch_kernel(draw_kernel, n, DRAW_THREADS, 0, stream, args);
 }

@@ -78,8 +78,8 @@ static void random_case(uint32_t H, uint32_t G, uint32_t d, bool bf16, std::vect
     report(name, error, 2 * (bf16 ? 0x1p-8 : 0x1p-11));
 
     size_t wrong = 0;
-    for (int i = 0; i < 3; i++) wrong += differing(got, r.run(layer));
-    report_bits("  the same in three runs", wrong);
+    for (int i = 0; i < n_again; i++) wrong += differing(got, r.run(layer));
+    report_bits("  the same again", wrong);
     r.n_blocks = 7;
     report_bits("  the same with 7 blocks", differing(got, r.run(layer)));
     r.follow = PITH_CUDA_EARLY;

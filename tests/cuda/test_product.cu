@@ -2,6 +2,7 @@
 // in three runs, alone and in any company; every output written and nothing beside. Then times: `test_product time`
 // alone, `test_product check` without them; PITH_TEST_QUICK for fewer cases.
 #include "cuda/gemm.h"
+#include "cuda/launch.cuh"
 #include "cuda/norm.h"
 #include "cuda/product.h"
 #include "product_ref.h"
@@ -309,8 +310,8 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
     Device<float> y((size_t)n * (m[0] + m[1] + m[2]));
     const uint32_t keep = type == PITH_CUDA_F16 ? 0x83ff83ffu : 0x807f807fu,
                    set = type == PITH_CUDA_F16 ? 0x24002400u : 0x3c003c00u;
-    fill<<<1024, 256>>>((uint32_t *)x.p, x.n / 2, keep, set);
-    fill<<<1024, 256>>>((uint32_t *)w.p, w.n / 4, quant ? ~0u : keep, quant ? 0 : set);
+    CUDA(pith::launch_kernel(fill, 1024, 256, 0, 0, (uint32_t *)x.p, x.n / 2, keep, set));
+    CUDA(pith::launch_kernel(fill, 1024, 256, 0, 0, (uint32_t *)w.p, w.n / 4, quant ? ~0u : keep, quant ? 0 : set));
     if (quant) // scales that are finite
         for (uint32_t c = 0; c < n_copies; c++) {
             size_t at = c * stride;
@@ -318,10 +319,10 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
                 const uint32_t n_slabs = swiglu ? (m[i] + 31) / 32 : pith_quant_slabs(m[i]);
                 const size_t from =
                     l.super_bytes ? pith_quant_supers_at(l, n_slabs, k) : pith_quant_scales_at(l, n_slabs, k);
-                fill<<<256, 256>>>((uint32_t *)(w.p + at + from), (bytes[i] - from) / 4, 0x03ff03ffu, 0x14001400u);
+                CUDA(pith::launch_kernel(fill, 256, 256, 0, 0, (uint32_t *)(w.p + at + from), (bytes[i] - from) / 4,
+                                         0x03ff03ffu, 0x14001400u));
             }
         }
-    CUDA(cudaGetLastError());
     CUDA(cudaMemset(y.p, 0, y.n * 4));
     CUDA(cudaDeviceSynchronize());
 
@@ -371,9 +372,8 @@ static void time_blas(uint32_t m, uint32_t k, uint32_t n) {
     Device<uint8_t> w(bytes * n_copies), scratch(scratch_bytes);
     Device<uint16_t> x((size_t)n * k);
     Device<float> y((size_t)n * m);
-    fill<<<1024, 256>>>((uint32_t *)x.p, x.n / 2, 0x807f807fu, 0x3c003c00u);
-    fill<<<1024, 256>>>((uint32_t *)w.p, w.n / 4, 0x807f807fu, 0x3c003c00u);
-    CUDA(cudaGetLastError());
+    CUDA(pith::launch_kernel(fill, 1024, 256, 0, 0, (uint32_t *)x.p, x.n / 2, 0x807f807fu, 0x3c003c00u));
+    CUDA(pith::launch_kernel(fill, 1024, 256, 0, 0, (uint32_t *)w.p, w.n / 4, 0x807f807fu, 0x3c003c00u));
     pith_cuda_gemm *g;
     CUDA(pith_cuda_gemm_create(&g));
     const pith_cuda_gemm_shape shape = {m, k, n, m, false, PITH_CUDA_OUT_F32};

@@ -5,7 +5,7 @@
 
 #include <cstdio>
 
-// A weight and its place in the slab, from a lane's registers: the roles of product_asm.cuh's mma.
+// A weight and its place in the slab, from a lane's registers: the roles of asm.cuh's mma.
 template <pith_cuda_type TYPE>
 static uint64_t check(uint32_t m, uint32_t k, bool paired, Random &r, uint64_t *n_checked) {
     const auto file = random_weights(TYPE, m, k, false, r), other = random_weights(TYPE, m, k, false, r);

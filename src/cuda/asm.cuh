@@ -1,0 +1,182 @@
+// The few instructions that the kernels need and C++ does not have. Where there is no nvcc the kernels run on the host,
+// as tests, and tests/emulate says what these do there.
+#ifndef PITH_CUDA_ASM_CUH
+#define PITH_CUDA_ASM_CUH
+
+#ifndef __CUDACC__
+#include <emulated_asm.h>
+#else
+
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace pith {
+
+// ------------------------------------------------------------------------------------------------------------- memory
+
+// Weights: read once, never written while a kernel runs. Past L1, which is for activations; the whole 128-byte line
+// into L2, since another warp wants its other half at almost the same time.
+__device__ __forceinline__ uint4 load_weights(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+}
+__device__ __forceinline__ uint32_t load_weights4(const void *p) {
+    uint32_t v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(v) : "l"(p));
+    return v;
+}
+// Supers: eight steps share them, so these may stay in L1.
+__device__ __forceinline__ uint2 load_shared8(const void *p) {
+    uint2 v;
+    asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+    return v;
+}
+__device__ __forceinline__ uint32_t load_shared4(const void *p) {
+    uint32_t v;
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
+    return v;
+}
+
+// Activations. Never the read-only path: with overlapping launches the kernel that writes them may still run when the
+// one that reads them starts, and only ordinary loads are ordered by wait_for_previous().
+__device__ __forceinline__ uint4 load_x(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
+__device__ __forceinline__ uint2 load_x8(const void *p) {
+    uint2 v;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
+    return v;
+}
+
+__device__ __forceinline__ void prefetch_line(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
+// Asks L2 for `bytes` at `p`, both multiples of 16, from one thread. A hint: nothing waits for it, and what is written
+// there later is seen all the same, since L2 is where all multiprocessors meet.
+__device__ __forceinline__ void prefetch_bytes(const void *p, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+#else
+    for (uint32_t at = 0; at < bytes; at += 128)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)p + at) : "memory");
+#endif
+}
+
+// The block's shared memory whose size the launch gives.
+#define PITH_CUDA_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
+
+__device__ __forceinline__ void copy16_async(void *shared, const void *global, bool valid) {
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
+    const int bytes = valid ? 16 : 0; // the rest of the 16 is filled with 0
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ __forceinline__ void copies_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// -------------------------------------------------------------------------------------------------- launches, clusters
+
+// Before anything that an earlier kernel writes is read, and before anything that it reads is written.
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// A float of shared memory at `address` of this block, in block `rank` of the cluster.
+__device__ __forceinline__ float cluster_load(const float *address, uint32_t rank) {
+    float v = 0;
+#if __CUDA_ARCH__ >= 900
+    const uint32_t here = (uint32_t)__cvta_generic_to_shared(address);
+    uint32_t there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
+    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v) : "r"(there) : "memory");
+#else
+    (void)rank;
+    v = *address;
+#endif
+    return v;
+}
+
+// ------------------------------------------------------------------------------------------------------- tensor cores
+
+// c (16, 8) += a (16, 16) b (16, 8), f32 sums. Lane = 4 p + t holds
+//     a[0] = A[p][2t..2t+1]  a[1] = A[p+8][2t..]  a[2] = A[p][2t+8..]  a[3] = A[p+8][2t+8..]
+//     b0   = B[2t..2t+1][p]  b1   = B[2t+8..][p]
+//     c[0..1] = C[p][2t..2t+1]   c[2..3] = C[p+8][2t..2t+1]
+// Which k the two times eight of an operand stand for is up to us, as long as it is the same for both.
+template <typename T16>
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    if constexpr (sizeof(T16) == 2 && __is_same(T16, __nv_bfloat16))
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The same for kernels that know their type as a bool.
+template <bool BF16>
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    if constexpr (BF16)
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ------------------------------------------------------------------------------------- matrices of 8x8 16-bit elements
+
+// The transpose of an 8x8 matrix of 16-bit elements: in, lane 4 p + t holds M[p][2t..2t+1]; out, M[2t..2t+1][p].
+__device__ __forceinline__ uint32_t transpose8(uint32_t x) {
+    uint32_t y;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
+// Four such matrices: lane 8 i + r says where row r of matrix i begins; r[i] is the lane's part of it, or of its
+// transpose.
+__device__ __forceinline__ void load_matrix4(uint32_t (&r)[4], const void *at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(at))
+                 : "memory");
+}
+__device__ __forceinline__ void load_matrix4_trans(uint32_t (&r)[4], const void *at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(at))
+                 : "memory");
+}
+
+} // namespace pith
+
+#endif
+#endif
