@@ -52,8 +52,8 @@ check: ready-to-test build ## the test suite, as released
 	@$(TESTS) $(VARIANT) -LE emulated
 
 test-isa: check ## the suite again without AVX-512, then without AVX2; but for the server, which knows no instructions
-	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) $(VARIANT) -LE emulated -E '^test_(serve|clients)$$'
-	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) $(VARIANT) -LE emulated -E '^test_(serve|clients)$$'
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) $(VARIANT) -LE emulated -E '^test_(serve|structured|clients)$$'
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) $(VARIANT) -LE emulated -E '^test_(serve|structured|clients)$$'
 
 test-neon: ready-to-test ## the kernels' test, compiled for 64-bit ARM, in an emulator
 	@mkdir -p build/neon

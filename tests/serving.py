@@ -4,10 +4,17 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
+import threading
 import time
+import unittest
 
 PITH, BIN = os.environ["PITH_PROGRAM"], os.environ["PITH_TEST_BIN"]
 DEADLINE = 120  # seconds after which a test has failed
+FOLDER = tempfile.TemporaryDirectory()
+MODEL = os.path.join(FOLDER.name, "tiny.gguf")
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+WHY = [{"role": "user", "content": "Why?"}]
 
 
 def make_model(path, *more):
@@ -147,3 +154,31 @@ def joined(events, index=0):
             content += said.get("content") or ""
             finish = choice["finish_reason"] or finish
     return reasoning, content, finish
+
+
+def together(*calls):
+    """Results of calls that run at the same time."""
+    results = [None] * len(calls)
+
+    def call(i):
+        results[i] = calls[i]()
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    return results
+
+
+class Shared(unittest.TestCase):
+    """Tests that one server serves."""
+    args = ("--alias", "tiny", "--max-sequences", "8", "--policy", "full")
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(MODEL, *cls.args)
+
+    @classmethod
+    def tearDownClass(cls):
+        code, err = cls.server.stop()
+        assert code == 0, err
