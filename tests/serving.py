@@ -15,6 +15,9 @@ FOLDER = tempfile.TemporaryDirectory()
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 WHY = [{"role": "user", "content": "Why?"}]
+# An answer that only its client or the server's end can end: it would take minutes, and holds few rows.
+ENDLESS = {"max_tokens": 1000000, "ignore_eos": True, "cache_policy": "window:budget=64"}
+ENDLESS_CTX = ("--ctx", "2000000")  # of a model that can give one
 
 
 def make_model(path, *more):
@@ -172,11 +175,12 @@ def together(*calls):
 
 class Shared(unittest.TestCase):
     """Tests that one server serves."""
+    model = MODEL
     args = ("--alias", "tiny", "--max-sequences", "8", "--policy", "full")
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(MODEL, *cls.args)
+        cls.server = Server(cls.model, *cls.args)
 
     @classmethod
     def tearDownClass(cls):

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import unittest
 
-from serving import DEADLINE, Server, make_model
+from serving import DEADLINE, ENDLESS_CTX, Server, make_model
 
 CLIENTS = os.path.join(os.environ["PITH_ROOT"], "tests", "clients")
 PACKAGES = os.path.join(os.environ["PITH_ROOT"], "build", "clients")
@@ -52,5 +52,5 @@ class Clients(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    make_model(MODEL, "--thinks")
+    make_model(MODEL, "--thinks", *ENDLESS_CTX)
     unittest.main()

@@ -7,7 +7,10 @@ import subprocess
 import time
 import unittest
 
-from serving import CHAT, DEADLINE, FOLDER, MODEL, PITH, TEXT, WHY, Server, Shared, joined, make_model, together
+from serving import (CHAT, DEADLINE, ENDLESS, ENDLESS_CTX, FOLDER, MODEL, PITH, TEXT, WHY, Server, Shared, joined,
+                     make_model, together)
+
+SHORT = os.path.join(FOLDER.name, "short.gguf")  # a model of 4096 tokens
 
 RPC = "rpc:p=32,r=8,c=4"
 
@@ -309,13 +312,13 @@ class Neighbours(Shared):
         before = self.server.metric("cancelled_total")
         files = self.server.n_files()
         for close in (lambda s: s.close(), lambda s: s.connection.sock.shutdown(socket.SHUT_WR)):
-            stream = self.server.open_stream(TEXT, prompt="Why?", max_tokens=4000, ignore_eos=True)
+            stream = self.server.open_stream(TEXT, prompt="Why?", **ENDLESS)
             next(iter(stream))
             close(stream)
             self.server.wait_for(running=0, cache_used_bytes=0, cache_promised_bytes=0)
             stream.close()
         whole = self.server.connect()  # one that waits for a whole answer
-        whole.request("POST", TEXT, json.dumps({"prompt": "Why?", "max_tokens": 4000, "ignore_eos": True, "n": 2}))
+        whole.request("POST", TEXT, json.dumps({"prompt": "Why?", "n": 2, **ENDLESS}))
         self.server.wait_for(running=2)
         whole.close()
         self.server.wait_for(running=0, cache_used_bytes=0)
@@ -333,7 +336,7 @@ class Limits(unittest.TestCase):
 
     def test_the_queue_has_an_end(self):
         server = self.server("--max-sequences", "1", "--queue", "1")
-        first = server.open_stream(TEXT, prompt="a", max_tokens=4000, ignore_eos=True)
+        first = server.open_stream(TEXT, prompt="a", **ENDLESS)
         next(iter(first))
         second = server.connect()
         second.request("POST", TEXT, json.dumps({"prompt": "b", "max_tokens": 2}))
@@ -349,7 +352,7 @@ class Limits(unittest.TestCase):
 
     def test_a_queued_client_may_go_away(self):
         server = self.server("--max-sequences", "1")
-        first = server.open_stream(TEXT, prompt="a", max_tokens=4000, ignore_eos=True)
+        first = server.open_stream(TEXT, prompt="a", **ENDLESS)
         next(iter(first))
         second = server.connect()
         second.request("POST", TEXT, json.dumps({"prompt": "b", "max_tokens": 2}))
@@ -478,6 +481,8 @@ class Limits(unittest.TestCase):
 
 
 class BadInput(Shared):
+    model = SHORT
+
     def refused(self, status, part, body, path=TEXT, method="POST"):
         reply = self.server.ask(method, path, body)
         self.assertEqual(reply.status, status, reply.body)
@@ -515,7 +520,7 @@ class BadInput(Shared):
     def test_what_is_no_http(self):
         # The end of a request that never was one may pass libmicrohttpd unseen when it comes together with its last bytes:
         # then the connection ends with its time.
-        server = Server(MODEL, *self.args, "--timeout", "1")
+        server = Server(SHORT, *self.args, "--timeout", "1")
         for data in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\0" * 100, b"POST / HTTP/9.9\r\n\r\n",
                      b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: abc\r\n\r\n" % TEXT.encode(),
                      b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n" % TEXT.encode()):
@@ -547,7 +552,7 @@ class Endings(unittest.TestCase):
     def test_running_answers_are_finished(self):
         for how in (signal.SIGTERM, signal.SIGINT):
             server = Server(MODEL, "--policy", "full", "--grace", "100")
-            stream = server.open_stream(TEXT, prompt="Why?", max_tokens=3000, ignore_eos=True, seed=1)
+            stream = server.open_stream(TEXT, prompt="Why?", **{**ENDLESS, "max_tokens": 10000})
             events = iter(stream)
             got = [next(events)]
             server.end(how)
@@ -566,7 +571,7 @@ class Endings(unittest.TestCase):
 
     def test_after_the_grace_time_answers_are_cut_off(self):
         server = Server(MODEL, "--policy", "full", "--grace", "0", "--max-sequences", "1")
-        stream = server.open_stream(TEXT, prompt="Why?", max_tokens=4000, ignore_eos=True)
+        stream = server.open_stream(TEXT, prompt="Why?", **ENDLESS)
         events = iter(stream)
         next(events)
         waiting = server.connect()
@@ -595,5 +600,6 @@ class Endings(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    make_model(MODEL)
+    make_model(MODEL, *ENDLESS_CTX)
+    make_model(SHORT, "--ctx", "4096")
     unittest.main()

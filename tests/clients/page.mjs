@@ -55,8 +55,9 @@ await ended(page);
 assert.equal(await page.locator("article").count(), 4);
 assert.equal(await number(page, "n-rows"), await number(page, "n-full"));
 
-// An answer can be stopped.
-await page.fill("#most", "3000");
+// An answer can be stopped: one so long that it cannot have ended before the key is pressed.
+await page.fill("#most", "1000000");
+await page.fill("#policy", "window:budget=64");
 await page.fill("#question", "Once more?");
 await page.keyboard.press("Enter");
 await page.waitForFunction(() => document.querySelector("#status").textContent.includes("answering"));
