@@ -1,9 +1,9 @@
 // The CPU backend's insides, shared by its files.
 //
-// A plan is a ggml graph. What touches the cache is a custom node of ours (nodes.c), and so is most of a decode step:
-// between two nodes all threads wait for one another, so a step has as few of them as it can. Products of one input are
-// one node, which also adds the residual stream; norms and activations are a part of packing a product's input
-// (inputs.c). The rest, and everything else in prefill, are ggml's nodes. Values of all plans lie in one compute buffer,
+// A plan is a ggml graph. What touches the cache is a custom node of ours (attend_node.c), and so is most of a decode
+// step: between two nodes all threads wait for one another, so a step has as few of them as it can, five a layer for one
+// sequence. Products of one input are one node (product_node.c), which also adds the residual stream; norms and
+// activations are a part of packing a product's input (inputs.c), rotation and append of attention. The rest, and everything else in prefill, are ggml's nodes. Values of all plans lie in one compute buffer,
 // since plans run one at a time.
 #ifndef PITH_CPU_CPU_H
 #define PITH_CPU_CPU_H
@@ -23,6 +23,8 @@ enum {
     PREFILL_QUERY_ROWS = 32, // query rows that share one pass over a page in prefill
     MAX_TYPES = 64,          // more than ggml has tensor types
     MOST_JOINT = 3,          // products that are one node: Q, K and V
+    MAX_SPLIT = 4 * PITH_MAX_THREADS, // of pith_cpu_split_tasks
+    SRC_RESIDUAL = 2,        // a product node's sources: its input, packed or of up to two tensors, and what is added
 };
 
 // Attention's scratch of one thread, for up to n_rows query rows.
@@ -79,6 +81,7 @@ typedef struct pith_cpu {
     uint8_t *split_memory;
     size_t split_bytes;
     uint32_t max_parts;
+    atomic_uint split_read[MAX_SPLIT]; // of each lane that is split: parts read, 0 between nodes
     pith_geometry geo;
 
     // One custom node that runs any job of ours on the step's threads.
@@ -117,9 +120,10 @@ typedef struct pith_joint {
 // What a custom node of ours needs beside its source tensors.
 typedef struct pith_node {
     struct pith_plan *plan;
+    struct pith_node *pack;       // PRODUCT: the node that each thread packs its input like; NULL: src 0 is packed
     const pith_product *product;  // PACK
     const float *norm;            // PACK: (K) weights of a norm in front, or NULL
-    float eps;                    // of that norm
+    float eps;                    // PACK, ATTEND: of norms
     uint32_t n;                   // PACK, PRODUCT: columns
     size_t packed_bytes;          // PACK, PRODUCT: of one column
     pith_joint joint[MOST_JOINT]; // PRODUCT: (n_joint)
@@ -127,7 +131,10 @@ typedef struct pith_node {
     int64_t m;                    // PRODUCT: rows of all
     struct pith_node *then;       // PRODUCT, ATTEND: the plan's next product, NULL when it was the last
     bool to_step;                 // PRODUCT: write into the step's logits
-    uint32_t layer;               // APPEND, ATTEND, MERGE
+    uint32_t layer;               // APPEND, ATTEND
+    const float *q_norm, *k_norm; // ATTEND in decode: (d) weights of the heads' norms, or NULL
+    uint32_t n_rot;               // the same: rotated elements of a head
+    bool neox;                    // the same: pairs are (i, i + n_rot/2), else (2i, 2i+1)
     atomic_uint next;             // next task to be claimed; 0 before a replay
 } pith_node;
 
@@ -148,8 +155,13 @@ struct pith_plan {
     const pith_product *pack_by;
     pith_node *unlinked[2]; // the last product and the last attend, until the next product is known
     int32_t *inputs; // memory of ids, pos and out
+    // Decode: unit vectors (n, n_rot), a 1 where a pair's first element is, rotated once in a step for all its layers.
+    float *units;
+    struct ggml_tensor *angles; // those of `rope`, NULL before the first
+    const pith_rope *rope;
     const pith_step *step; // during replay
     uint64_t generation;
+    size_t pack_bytes; // most bytes that a thread needs for an input of its own
     size_t work_bytes;
     bool failed;
     pith_error error;
@@ -179,15 +191,24 @@ bool pith_cpu_weights_init(pith_cpu *); // false: no memory
 void pith_cpu_weights_free(pith_cpu *);
 pith_matrix pith_cpu_matrix(pith_cpu *, const pith_weight *);
 
-// inputs.c: bytes of a packing node's result, for columns of k activations.
-size_t pith_cpu_input_bytes(const pith_node *, int64_t k);
+// inputs.c: bytes of a packing node's result, or of a thread's room for a single column, for columns of k activations.
+size_t pith_cpu_input_bytes(const pith_node *pack, int64_t k);
+// y = x / sqrt(mean of x^2 + eps) * w, for k elements.
+void pith_cpu_norm(const float *x, const float *w, float eps, int64_t k, float *y);
+// The one column of a product, packed by thread ith for itself: until the node ends.
+const uint8_t *pith_cpu_pack_own(const pith_node *pack, const struct ggml_tensor *x, const struct ggml_tensor *up,
+                                 int ith);
 
-// nodes.c: bodies of the custom nodes.
-void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata); // inputs.c
-void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+// product_node.c: the first bytes that a thread will read of a product, at most `most`: of the one matrix that its first
+// row is in.
+pith_stream pith_cpu_first_bytes(const pith_node *product, int ith, int nth, size_t most);
+
+// Bodies of the custom nodes.
+void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata);    // inputs.c
+void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata); // product_node.c
+void pith_node_decode(struct ggml_tensor *dst, int ith, int nth, void *userdata);  // attend_node.c
 void pith_node_append(struct ggml_tensor *dst, int ith, int nth, void *userdata);
-void pith_node_attend(struct ggml_tensor *dst, int ith, int nth, void *userdata);
-void pith_node_merge(struct ggml_tensor *dst, int ith, int nth, void *userdata);
+void pith_node_prefill(struct ggml_tensor *dst, int ith, int nth, void *userdata);
 
 // The parts of the operation table, each filled by its file.
 void pith_cpu_table_plan(pith_ops *);   // plan.c: recording and replay

@@ -1,23 +1,19 @@
-// The packing node of decode steps: columns of activations as the products behind it read them, made from the residual
-// stream by a norm, or from gate and up by an activation, or as they are. A task is a column.
+// The inputs of products in decode steps: columns of activations as products read them, made from the residual stream
+// by a norm, or from gate and up by an activation, or as they are. Several columns are packed by a node of their own, a
+// task for each; a single one by every thread for itself, in the product's node: waiting for one another takes longer.
 #include <math.h>
 
 #include "cpu/cpu.h"
 
 enum { LANES = 16 };
 
-// Where a column is made before it is packed: behind the packed ones.
-static float *unpacked(const pith_node *node, uint8_t *packed, uint32_t column, int64_t k) {
-    return (float *)(void *)(packed + node->n * node->packed_bytes) + (size_t)column * (size_t)k;
+// ggml aligns values to 32 bytes, packed rows want a cache line: there is room for the difference.
+size_t pith_cpu_input_bytes(const pith_node *pack, int64_t k) {
+    return (pack->n * (pack->packed_bytes + (size_t)k * sizeof(float)) + 32 + 63) / 64 * 64;
 }
 
-// ggml aligns values to 32 bytes, packed rows want a cache line: the tensor has room for the difference.
-size_t pith_cpu_input_bytes(const pith_node *node, int64_t k) {
-    return node->n * (node->packed_bytes + (size_t)k * sizeof(float)) + 32;
-}
-
-// y = x / sqrt(mean of x^2 + eps) * w. The sum is 16 partial sums, by i mod 16, folded in halves.
-static void norm(const float *x, const float *w, float eps, int64_t k, float *y) {
+// The sum is 16 partial sums, by i mod 16, folded in halves.
+void pith_cpu_norm(const float *x, const float *w, float eps, int64_t k, float *y) {
     float partial[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= k; i += LANES)
@@ -29,20 +25,30 @@ static void norm(const float *x, const float *w, float eps, int64_t k, float *y)
     for (i = 0; i < k; i++) y[i] = x[i] * scale * w[i];
 }
 
+static void pack_column(const pith_node *pack, const struct ggml_tensor *x, const struct ggml_tensor *up,
+                        uint32_t column, uint8_t *packed) {
+    const int64_t k = x->ne[0];
+    const size_t at = (size_t)column * (size_t)k;
+    const float *from = (const float *)x->data + at;
+    float *made = (float *)(void *)(packed + pack->n * pack->packed_bytes) + at; // behind the packed ones
+    if (pack->norm) pith_cpu_norm(from, pack->norm, pack->eps, k, made);
+    else if (up) pack->plan->cpu->kernels->swiglu(from, (const float *)up->data + at, (uint32_t)k, made);
+    pack->product->pack(pack->product, pack->norm || up ? made : from, packed + column * pack->packed_bytes, k);
+}
+
 // dst: (n, packed bytes) from src 0: (n, K), and src 1, the same shape, when there is an activation.
 void pith_node_pack(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
     (void)ith, (void)nth;
-    pith_node *node = userdata;
-    const struct ggml_tensor *from = dst->src[0], *up = dst->src[1];
-    const int64_t k = from->ne[0];
+    pith_node *pack = userdata;
     uint8_t *packed = pith_align64(dst->data);
-    for (uint32_t c; (c = atomic_fetch_add_explicit(&node->next, 1, memory_order_relaxed)) < node->n;) {
-        const float *x = (const float *)from->data + (size_t)c * (size_t)k;
-        float *y = unpacked(node, packed, c, k);
-        if (node->norm) norm(x, node->norm, node->eps, k, y);
-        else if (up)
-            node->plan->cpu->kernels->swiglu(x, (const float *)up->data + (size_t)c * (size_t)k, (uint32_t)k, y);
-        else y = (float *)(uintptr_t)x;
-        node->product->pack(node->product, y, packed + c * node->packed_bytes, k);
-    }
+    for (uint32_t c; (c = atomic_fetch_add_explicit(&pack->next, 1, memory_order_relaxed)) < pack->n;)
+        pack_column(pack, dst->src[0], dst->src[1], c, packed);
+}
+
+const uint8_t *pith_cpu_pack_own(const pith_node *pack, const struct ggml_tensor *x, const struct ggml_tensor *up,
+                                 int ith) {
+    // ggml's work buffer belongs to the node that runs.
+    uint8_t *packed = pith_align64(pack->plan->cpu->work) + (size_t)ith * pith_cpu_input_bytes(pack, x->ne[0]);
+    pack_column(pack, x, up, 0, packed);
+    return packed;
 }

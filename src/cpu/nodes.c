@@ -81,12 +81,13 @@ static void product_rows(const pith_node *node, const pith_joint *j, const uint8
         for (int64_t r = r0; r < r1; r++) y[c * m + (size_t)r] += residual[c * m + (size_t)r];
 }
 
-// dst: (n, M) for each of the products, one behind the other, from src 0: packed rows; weights (M, K). src 1: what is
-// added, or none.
+// dst: (n, M) for each of the products, one behind the other, from src 0: packed rows, or what the node packs, then
+// with src 1; weights (M, K). SRC_RESIDUAL: what is added, or none.
 void pith_node_product(struct ggml_tensor *dst, int ith, int nth, void *userdata) {
     pith_node *node = userdata;
-    const uint8_t *packed = pith_align64(dst->src[0]->data);
-    const float *residual = dst->src[1] ? dst->src[1]->data : NULL;
+    const uint8_t *packed = node->pack ? pith_cpu_pack_own(node->pack, dst->src[0], dst->src[1], ith)
+                                       : pith_align64(dst->src[0]->data);
+    const float *residual = dst->src[SRC_RESIDUAL] ? dst->src[SRC_RESIDUAL]->data : NULL;
     float *y = node->to_step ? node->plan->step->logits : dst->data;
 
     for (int64_t r0 = 0, r1 = 0; next_rows(node, ith, nth, &r0, &r1);)

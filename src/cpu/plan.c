@@ -20,6 +20,10 @@ static pith_value *V(struct ggml_tensor *t) { return (pith_value *)(void *)t; }
 
 void pith_cpu_plan_free(pith_plan *p);
 
+static size_t n_units(const pith_plan *p) { // floats
+    return p->shape.cls == PITH_CLASS_DECODE ? (size_t)p->shape.n_tokens * p->geo.head_dim : 0;
+}
+
 static pith_status plan_begin(pith_backend *backend, const pith_geometry *geo, const pith_shape *shape, pith_plan **out,
                               pith_error *err) {
     pith_cpu *cpu = (pith_cpu *)backend;
@@ -30,10 +34,11 @@ static pith_status plan_begin(pith_backend *backend, const pith_geometry *geo, c
     p->cap_nodes = geo->n_layers * NODES_PER_LAYER + FIXED;
     p->nodes = pith_new(cpu->alloc, p->cap_nodes, sizeof *p->nodes);
     p->inputs = pith_new(cpu->alloc, (size_t)shape->n_tokens * 2 + shape->n_out + 1, sizeof *p->inputs);
+    p->units = pith_new(cpu->alloc, n_units(p), sizeof *p->units);
     p->ctx_bytes = n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false);
     p->ctx_memory = pith_new(cpu->alloc, p->ctx_bytes, 1);
     if (p->ctx_memory) p->ctx = ggml_init((struct ggml_init_params){p->ctx_bytes, p->ctx_memory, true});
-    if (!p->nodes || !p->inputs || !p->ctx) {
+    if (!p->nodes || !p->inputs || !p->units || !p->ctx) {
         pith_cpu_plan_free(p);
         *out = NULL;
         return pith_fail(err, PITH_E_MEMORY, "no memory for a plan of %u tokens", shape->n_tokens);
@@ -102,6 +107,8 @@ static pith_status plan_end(pith_plan *p, pith_error *err) {
 
     // More threads never need less work space.
     p->work_bytes = ggml_graph_plan(p->graph, (int)cpu->threads.max, NULL).work_size;
+    const size_t packs = p->pack_bytes * cpu->threads.max + 64;
+    if (packs > p->work_bytes) p->work_bytes = packs;
     if (p->work_bytes > cpu->work_bytes) {
         uint8_t *work = pith_new(cpu->alloc, p->work_bytes, 1);
         if (!work) {
@@ -121,6 +128,7 @@ void pith_cpu_plan_free(pith_plan *p) {
     if (p->ctx) ggml_free(p->ctx);
     pith_delete(a, p->ctx_memory, p->ctx_bytes, 1);
     pith_delete(a, p->inputs, (size_t)p->shape.n_tokens * 2 + p->shape.n_out + 1, sizeof *p->inputs);
+    pith_delete(a, p->units, n_units(p), sizeof *p->units);
     pith_delete(a, p->nodes, p->cap_nodes, sizeof *p->nodes);
     pith_delete(a, p, 1, sizeof *p);
 }
@@ -140,39 +148,47 @@ static pith_value *rms_norm(pith_plan *p, pith_value *x, const pith_weight *w, f
     return V(ggml_mul(p->ctx, ggml_rms_norm(p->ctx, T(x), eps), weight_tensor(p, w)));
 }
 
-// The packed input of a product: x itself, or what x is made from, where the packing node can make it on the way. A
-// norm and an activation are then no nodes of the graph, since nothing else asks for them.
-static struct ggml_tensor *pack_input(pith_plan *p, struct ggml_tensor *x, const pith_product *product) {
+// What a product's input is packed from, by a node to be made or by the product's: x itself, or what x is made from,
+// where packing can make it on the way. A norm and an activation are then no nodes of the graph, since nothing else
+// asks for them.
+static pith_node *new_pack(pith_plan *p, struct ggml_tensor *x, const pith_product *product,
+                           struct ggml_tensor *from[2]) {
     pith_node *pack = new_node(p);
     if (!pack) return NULL;
     pack->product = product, pack->n = (uint32_t)x->ne[1];
     pack->packed_bytes = product->packed_bytes(product, x->ne[0]);
-    struct ggml_tensor *from[2] = {x};
-    int n_from = 1;
+    from[0] = x, from[1] = NULL;
     if (x->op == GGML_OP_MUL && x->src[0]->op == GGML_OP_RMS_NORM && x->src[1]->type == GGML_TYPE_F32) {
         from[0] = x->src[0]->src[0];
         pack->norm = x->src[1]->data;
         memcpy(&pack->eps, x->src[0]->op_params, sizeof pack->eps);
     } else if (x->op == GGML_OP_GLU) { // swiglu is the one that a plan records
         from[0] = x->src[0], from[1] = x->src[1];
-        n_from = 2;
     }
-    const int64_t bytes = (int64_t)pith_cpu_input_bytes(pack, x->ne[0]);
-    return ggml_custom_4d(p->ctx, GGML_TYPE_I8, bytes, 1, 1, 1, from, n_from, pith_node_pack, GGML_N_TASKS_MAX, pack);
+    return pack;
 }
 
 // A new node for products of x. Its results are as large as those that join it will make them.
 static bool begin_product(pith_plan *p, struct ggml_tensor *x, const pith_product *product, bool to_step) {
-    struct ggml_tensor *packed = pack_input(p, x, product);
-    pith_node *node = packed ? new_node(p) : NULL;
+    struct ggml_tensor *from[2];
+    pith_node *pack = new_pack(p, x, product, from), *node = pack ? new_node(p) : NULL;
     if (!node) return false;
-    node->n = (uint32_t)x->ne[1], node->packed_bytes = product->packed_bytes(product, x->ne[0]);
+    const int64_t bytes = (int64_t)pith_cpu_input_bytes(pack, x->ne[0]);
+    if (pack->n == 1) {
+        node->pack = pack;
+        if ((size_t)bytes > p->pack_bytes) p->pack_bytes = (size_t)bytes;
+    } else {
+        from[0] = ggml_custom_4d(p->ctx, GGML_TYPE_I8, bytes, 1, 1, 1, from, from[1] ? 2 : 1, pith_node_pack,
+                                 GGML_N_TASKS_MAX, pack);
+        from[1] = NULL;
+    }
+    node->n = pack->n, node->packed_bytes = pack->packed_bytes;
     node->to_step = to_step;
     for (int i = 0; i < 2; i++)
         if (p->unlinked[i]) p->unlinked[i]->then = node;
     p->unlinked[0] = node, p->unlinked[1] = NULL;
-    p->product =
-        ggml_custom_4d(p->ctx, GGML_TYPE_F32, 1, 1, 1, 1, &packed, 1, pith_node_product, GGML_N_TASKS_MAX, node);
+    p->product = ggml_custom_4d(p->ctx, GGML_TYPE_F32, 1, 1, 1, 1, from, from[1] ? 2 : 1, pith_node_product,
+                                GGML_N_TASKS_MAX, node);
     p->product_of = x, p->product_node = node, p->pack_by = product;
     return true;
 }
@@ -218,22 +234,39 @@ static pith_value *head_norm(pith_plan *p, pith_value *x, uint32_t d, const pith
     return V(ggml_reshape_2d(p->ctx, heads, t->ne[0], t->ne[1]));
 }
 
+// (n, h, d), whose first n_rot elements of each head are rotated.
+static struct ggml_tensor *rotated(pith_plan *p, struct ggml_tensor *heads, const pith_rope *r) {
+    return ggml_rope_ext(p->ctx, heads, p->pos, r->factors ? weight_tensor(p, r->factors) : NULL, (int)r->n_rot,
+                         r->neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL, (int)r->n_ctx_orig, r->base,
+                         r->freq_scale, r->ext_factor, r->attn_factor, r->beta_fast, r->beta_slow);
+}
+
+// The angles of a decode step: ggml rotates unit vectors, which leaves a cosine where each pair's first element is and
+// a sine where the second is.
+static void make_angles(pith_plan *p, const pith_rope *r) {
+    if (p->rope == r) return;
+    const uint32_t n = p->shape.n_tokens, n_rot = r->n_rot;
+    for (uint32_t i = 0; i < n * n_rot; i++) p->units[i] = r->neox ? i % n_rot < n_rot / 2 : i % 2 == 0;
+    struct ggml_tensor *units = ggml_new_tensor_3d(p->ctx, GGML_TYPE_F32, n_rot, 1, n);
+    units->data = p->units;
+    p->angles = rotated(p, units, r);
+    p->rope = r;
+}
+
 static pith_value *rope(pith_plan *p, pith_value *x, uint32_t d, const pith_rope *r) {
     if (!has_room(p)) return NULL;
+    if (p->shape.cls == PITH_CLASS_DECODE) make_angles(p, r);
     struct ggml_tensor *t = T(x);
     struct ggml_tensor *heads = ggml_reshape_3d(p->ctx, t, d, t->ne[0] / d, t->ne[1]);
-    heads = ggml_rope_ext(p->ctx, heads, p->pos, r->factors ? weight_tensor(p, r->factors) : NULL, (int)r->n_rot,
-                          r->neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL, (int)r->n_ctx_orig, r->base,
-                          r->freq_scale, r->ext_factor, r->attn_factor, r->beta_fast, r->beta_slow);
-    return V(ggml_reshape_2d(p->ctx, heads, t->ne[0], t->ne[1]));
+    return V(ggml_reshape_2d(p->ctx, rotated(p, heads, r), t->ne[0], t->ne[1]));
 }
 
 // A product of decode rows adds its rows to the residual stream itself.
 static pith_value *add(pith_plan *p, pith_value *a, pith_value *b) {
     if (!has_room(p)) return NULL;
     const bool of_product = p->product && T(b)->view_src == p->product && p->product_node->n_joint == 1;
-    if (!of_product || p->product->src[1]) return V(ggml_add(p->ctx, T(a), T(b)));
-    p->product->src[1] = T(a);
+    if (!of_product || p->product->src[SRC_RESIDUAL]) return V(ggml_add(p->ctx, T(a), T(b)));
+    p->product->src[SRC_RESIDUAL] = T(a);
     p->product_of = NULL; // nothing joins it any more
     return b;
 }
@@ -248,22 +281,48 @@ static pith_value *pick_out(pith_plan *p, pith_value *x) {
     return V(ggml_get_rows(p->ctx, T(x), p->out));
 }
 
-static pith_value *attend(pith_plan *p, uint32_t layer, pith_value *q, pith_value *k, pith_value *v) {
-    if (!has_room(p)) return NULL;
-    pith_node *append = new_node(p), *read = new_node(p), *merge = new_node(p);
-    if (!append || !read || !merge) return NULL;
-    append->layer = read->layer = merge->layer = layer;
-    p->unlinked[1] = read;
+// What `t`, recorded as heads that were rotated and normed, was made from: a decode step's attention does both itself,
+// so neither becomes a node of the graph.
+static struct ggml_tensor *unmade(struct ggml_tensor *t, const float **norm, float *eps) {
+    if (t->op == GGML_OP_RESHAPE && t->src[0]->op == GGML_OP_ROPE) t = t->src[0]->src[0]->src[0];
+    if (t->op != GGML_OP_RESHAPE || t->src[0]->op != GGML_OP_MUL || t->src[0]->src[1]->type != GGML_TYPE_F32) return t;
+    const struct ggml_tensor *product = t->src[0], *normed = product->src[0];
+    *norm = product->src[1]->data;
+    memcpy(eps, normed->op_params, sizeof *eps);
+    return normed->src[0]->src[0];
+}
 
-    struct ggml_tensor *rows[] = {T(q), T(k), T(v)};
+static struct ggml_tensor *attend_decode(pith_plan *p, pith_node *node, struct ggml_tensor *q, struct ggml_tensor *k,
+                                         struct ggml_tensor *v) {
+    struct ggml_tensor *from[4] = {unmade(q, &node->q_norm, &node->eps), unmade(k, &node->k_norm, &node->eps), v,
+                                   p->angles};
+    if (p->rope) node->n_rot = p->rope->n_rot, node->neox = p->rope->neox;
+    p->unlinked[1] = node;
+    return ggml_custom_4d(p->ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], 1, 1, from, p->angles ? 4 : 3, pith_node_decode,
+                          GGML_N_TASKS_MAX, node);
+}
+
+static struct ggml_tensor *attend_prefill(pith_plan *p, pith_node *node, struct ggml_tensor *q, struct ggml_tensor *k,
+                                          struct ggml_tensor *v) {
+    pith_node *append = new_node(p);
+    if (!append) return NULL;
+    append->layer = node->layer;
+    struct ggml_tensor *rows[] = {q, k, v};
     struct ggml_tensor *written =
         ggml_custom_4d(p->ctx, GGML_TYPE_F32, 1, 1, 1, 1, rows, 3, pith_node_append, GGML_N_TASKS_MAX, append);
-    struct ggml_tensor *in[] = {written, T(q)}; // `written` is there for the order
-    struct ggml_tensor *out = ggml_custom_4d(p->ctx, GGML_TYPE_F32, T(q)->ne[0], T(q)->ne[1], 1, 1, in, 2,
-                                             pith_node_attend, GGML_N_TASKS_MAX, read);
-    if (p->shape.cls == PITH_CLASS_DECODE)
-        out = ggml_custom_inplace(p->ctx, out, NULL, 0, pith_node_merge, GGML_N_TASKS_MAX, merge);
-    ggml_build_forward_expand(p->graph, out); // also when nothing reads it: the rows must be written
+    struct ggml_tensor *in[] = {written, q}; // `written` is there for the order
+    return ggml_custom_4d(p->ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], 1, 1, in, 2, pith_node_prefill, GGML_N_TASKS_MAX,
+                          node);
+}
+
+static pith_value *attend(pith_plan *p, uint32_t layer, pith_value *q, pith_value *k, pith_value *v) {
+    if (!has_room(p)) return NULL;
+    pith_node *node = new_node(p);
+    if (!node) return NULL;
+    node->layer = layer;
+    struct ggml_tensor *out = p->shape.cls == PITH_CLASS_DECODE ? attend_decode(p, node, T(q), T(k), T(v))
+                                                                : attend_prefill(p, node, T(q), T(k), T(v));
+    if (out) ggml_build_forward_expand(p->graph, out); // also when nothing reads it: the rows must be written
     return V(out);
 }
 
