@@ -45,7 +45,7 @@ static float *window_queries(const pith_step *step, const pith_segment *seg, uin
 
 // A decode step's attention: the node, and where its sources lie.
 typedef struct decoding {
-    const pith_node *node;
+    pith_node *node;
     const float *q, *k, *v; // (n, H*d), (n, G*d), (n, G*d), not rotated
     const float *angles;    // (n, n_rot): cosines and sines where the pair's elements are; NULL: no rotation
     float *out;             // (n, H*d)
@@ -137,7 +137,8 @@ static void refill(soon *s, int ith, int nth) {
 }
 
 // Tasks are the lanes of the step, or the parts of each where those are split.
-static void attend_decode(const decoding *c, pith_node *node, int ith, int nth) {
+static void attend_decode(const decoding *c, int ith, int nth) {
+    pith_node *node = c->node;
     const struct pith_plan *plan = node->plan;
     const pith_geometry *geo = &plan->geo;
     pith_cpu *cpu = plan->cpu;
@@ -189,7 +190,7 @@ void pith_node_decode(struct ggml_tensor *dst, int ith, int nth, void *userdata)
                         .v = dst->src[2]->data,
                         .angles = dst->src[3] ? dst->src[3]->data : NULL,
                         .out = dst->data};
-    attend_decode(&c, userdata, ith, nth);
+    attend_decode(&c, ith, nth);
 }
 
 // ----------------------------------------------------------------------------------------------------- prefill

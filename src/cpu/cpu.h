@@ -1,10 +1,11 @@
 // The CPU backend's insides, shared by its files.
 //
 // A plan is a ggml graph. What touches the cache is a custom node of ours (attend_node.c), and so is most of a decode
-// step: between two nodes all threads wait for one another, so a step has as few of them as it can, five a layer for one
-// sequence. Products of one input are one node (product_node.c), which also adds the residual stream; norms and
-// activations are a part of packing a product's input (inputs.c), rotation and append of attention. The rest, and everything else in prefill, are ggml's nodes. Values of all plans lie in one compute buffer,
-// since plans run one at a time.
+// step: between two nodes all threads wait for one another, so a step has as few of them as it can, five a layer for
+// one sequence. Products of one input are one node (product_node.c), which also adds the residual stream; norms and
+// activations are a part of packing a product's input (inputs.c), rotation and append of attention. The rest, and
+// everything else in prefill, are ggml's nodes. Values of all plans lie in one compute buffer, since plans run one at a
+// time.
 #ifndef PITH_CPU_CPU_H
 #define PITH_CPU_CPU_H
 
@@ -23,7 +24,7 @@ enum {
     PREFILL_QUERY_ROWS = 32, // query rows that share one pass over a page in prefill
     MAX_TYPES = 64,          // more than ggml has tensor types
     MOST_JOINT = 3,          // products that are one node: Q, K and V
-    MAX_SPLIT = 4 * PITH_MAX_THREADS, // of pith_cpu_split_tasks
+    SPLIT_PER_THREAD = 4,    // lanes of a step, at most, when their parts go to different threads
     SRC_RESIDUAL = 2,        // a product node's sources: its input, packed or of up to two tensors, and what is added
 };
 
@@ -81,7 +82,7 @@ typedef struct pith_cpu {
     uint8_t *split_memory;
     size_t split_bytes;
     uint32_t max_parts;
-    atomic_uint split_read[MAX_SPLIT]; // of each lane that is split: parts read, 0 between nodes
+    atomic_uint split_read[SPLIT_PER_THREAD * PITH_MAX_THREADS]; // parts read of each such lane; 0 between nodes
     pith_geometry geo;
 
     // One custom node that runs any job of ours on the step's threads.
@@ -171,7 +172,9 @@ struct pith_plan {
 static inline uint32_t pith_cpu_prefill_block(uint32_t g) { // tokens
     return g < PREFILL_QUERY_ROWS ? PREFILL_QUERY_ROWS / g : 1;
 }
-static inline uint32_t pith_cpu_split_tasks(const pith_cpu *cpu) { return 4 * cpu->threads.max; } // (sequence, KV head)s
+static inline uint32_t pith_cpu_split_tasks(const pith_cpu *cpu) { // (sequence, KV head)s
+    return SPLIT_PER_THREAD * cpu->threads.max;
+}
 static inline size_t pith_cpu_partial_floats(uint32_t n_q, uint32_t d) { // acc, m, l; a multiple of a cache line
     return ((size_t)n_q * d + 2 * (size_t)n_q + 15) / 16 * 16;
 }
@@ -199,8 +202,8 @@ void pith_cpu_norm(const float *x, const float *w, float eps, int64_t k, float *
 const uint8_t *pith_cpu_pack_own(const pith_node *pack, const struct ggml_tensor *x, const struct ggml_tensor *up,
                                  int ith);
 
-// product_node.c: the first bytes that a thread will read of a product, at most `most`: of the one matrix that its first
-// row is in.
+// product_node.c: the first bytes that a thread will read of a product, at most `most`: of the one matrix that its
+// first row is in.
 pith_stream pith_cpu_first_bytes(const pith_node *product, int ith, int nth, size_t most);
 
 // Bodies of the custom nodes.

@@ -31,8 +31,8 @@ pith_stream pith_cpu_first_bytes(const pith_node *product, int ith, int nth, siz
     return (pith_stream){j->matrix.data + (size_t)at * j->matrix.row_bytes, part < most ? part : most};
 }
 
-// Between two products come a barrier and small nodes that read nothing: a thread that has no more rows starts to read
-// its first rows of the next weights.
+// Between two products come a barrier and, in a batch, a node that packs and reads next to nothing: a thread that has
+// no more rows starts to read its first rows of the next weights.
 static void fetch_ahead(const pith_node *product, int ith, int nth) {
     if (!product) return;
     const pith_stream ahead = pith_cpu_first_bytes(product, ith, nth, AHEAD_BYTES);
