@@ -53,15 +53,6 @@ static void latencies(bench_row *row, bench_value first, double *ms, size_t n) {
     row->value[first + 2] = ms[n - 1];
 }
 
-// Does a compression of step i show in its time? A device may do the work while the next step already waits for it, so
-// it shows in the longer of the two.
-static bool shows_compression(const measurement *m, uint32_t n, uint32_t i) {
-    const measure_step *s = m->steps;
-    const bool own = s[i].n_compressed > 0 && (i + 1 == n || s[i].seconds >= s[i + 1].seconds);
-    const bool last = i > 0 && s[i - 1].n_compressed > 0 && s[i].seconds > s[i - 1].seconds;
-    return own || last;
-}
-
 static void fill_latencies(bench_row *row, const measurement *m, uint32_t n, double *ms) {
     for (uint32_t i = 0; i < n; i++) ms[i] = 1e3 * m->steps[i].seconds;
     latencies(row, BENCH_P50, ms, n);
@@ -69,7 +60,7 @@ static void fill_latencies(bench_row *row, const measurement *m, uint32_t n, dou
     for (int compresses = 0; compresses < 2; compresses++) {
         size_t k = 0;
         for (uint32_t i = 0; i < n; i++)
-            if (shows_compression(m, n, i) == compresses) ms[k++] = 1e3 * m->steps[i].seconds;
+            if ((m->steps[i].n_compressed > 0) == compresses) ms[k++] = 1e3 * m->steps[i].seconds;
         latencies(row, compresses ? BENCH_COMPRESS_P50 : BENCH_QUIET_P50, ms, k);
     }
 }
@@ -90,7 +81,7 @@ static double usual_seconds(const measurement *m, uint32_t i) {
     return k > 0 ? eval_quantile(near, k, 0.5) : NAN;
 }
 
-// added, allowed: (n) room. A step that compresses and the one behind it are looked at together, see above.
+// added, allowed: (n) room.
 static void fill_events(bench_row *row, const measurement *m, uint32_t n, double bandwidth, double *added,
                         double *allowed) {
     size_t k = 0, within = 0;
@@ -98,10 +89,10 @@ static void fill_events(bench_row *row, const measurement *m, uint32_t n, double
     for (uint32_t i = 0; i < n; i++) {
         const measure_step *s = &m->steps[i];
         compressions += s->n_compressed;
-        if (s->n_compressed == 0 || i + 1 >= n || s[1].n_compressed > 0) continue;
+        if (s->n_compressed == 0) continue;
         const double usual = usual_seconds(m, i), by = s->n_compressed;
         if (isnan(usual)) continue;
-        added[k] = 1e3 * (s[0].seconds + s[1].seconds - 2 * usual) / by;
+        added[k] = 1e3 * (s->seconds - usual) / by;
         allowed[k] = bandwidth > 0 ? 1e3 * 1.5 * s->event_bytes / bandwidth / by + 0.5 : NAN;
         within += added[k] <= allowed[k];
         most = fmax(most, added[k++]);

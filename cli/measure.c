@@ -175,6 +175,13 @@ static void look(run *r, measure_step *s) {
     s->cache_bytes = held - r->shared_bytes;
 }
 
+// The time since `before`, which becomes now.
+static void take_time(measure_step *s, double *before) {
+    const double now = pith_seconds();
+    s->seconds = now - *before;
+    *before = now;
+}
+
 static pith_status measure_steps(run *r, measurement *out) {
     for (uint32_t i = 0; i < r->n_seqs; i++) {
         const pith_sequence_info now = info_of(r->seqs[i]);
@@ -185,25 +192,29 @@ static pith_status measure_steps(run *r, measurement *out) {
     const uint32_t n = r->job->n_steps > out->ahead ? r->job->n_steps - out->ahead : 0;
     if (first.prefill_ms > 0) out->prefill_tokens_per_second = 1e3 * first.n_turn_prompt / first.prefill_ms;
 
-    // A device may still be at work when a step returns, and is waited for by the next one. Looking at logits waits
-    // too.
+    // On a device a step returns when the one before it has ended: its own time is known when the next one returns, or
+    // when somebody waits for its logits.
+    const bool lags = r->info.device_bytes_total > 0;
     pith_sequence_logits(r->seqs[r->n_seqs - 1]);
     uint64_t cache_most = 0, memory_most = memory_bytes(r->engine);
     double before = pith_seconds();
     for (bool go_on = true; go_on && out->n < n;) {
         const pith_status status = step(r);
         if (status != PITH_OK) return status;
-        if (out->n + 1 == n) pith_sequence_logits(r->seqs[0]);
-        const double now = pith_seconds();
         measure_step *s = &out->steps[out->n++];
-        *s = (measure_step){.seconds = now - before};
-        before = now;
+        *s = (measure_step){0};
+        if (!lags) take_time(s, &before);
+        else if (out->n > 1) take_time(s - 1, &before);
         look(r, s);
         if (s->cache_bytes > cache_most) cache_most = s->cache_bytes;
         const uint64_t memory = out->n % MEMORY_EVERY == 0 || out->n == n ? memory_bytes(r->engine) : 0;
         if (memory > memory_most) memory_most = memory;
         s->cache_bytes = cache_most, s->memory_bytes = memory_most;
         go_on = r->job->go_on(r->job->ctx, r->n_seqs);
+    }
+    if (lags && out->n > 0) {
+        pith_sequence_logits(r->seqs[0]);
+        take_time(&out->steps[out->n - 1], &before);
     }
     return PITH_OK;
 }

@@ -22,7 +22,7 @@ typedef struct measure_job {
 } measure_job;
 
 typedef struct measure_step {
-    double seconds;        // since the step before it returned
+    double seconds;        // from the end of the step before to its own
     double row_bytes;      // K, V and positions of the rows that it read, all sequences
     double event_bytes;    // read and moved by its compressions
     uint32_t n_compressed; // sequences that compressed in it
