@@ -26,11 +26,11 @@ inline void prefetch_bytes(const void *p, uint32_t bytes) {
 
 #define PITH_CUDA_DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::dynamic_shared())
 
-inline void copy16_async(void *shared, const void *global, bool valid) {
-    *static_cast<uint4 *>(shared) = valid ? *static_cast<const uint4 *>(global) : uint4{0, 0, 0, 0};
-}
-inline void copies_commit() {}
-template <int N> void copies_wait() {}
+// A copy's bytes are there when its thread has waited for it, and no sooner; what was there is lost at once.
+void copy16_async(void *shared, const void *global, bool valid = true);
+void copies_commit();
+void copies_wait_for_all_but(unsigned n_groups);
+template <int N> void copies_wait() { copies_wait_for_all_but(N); }
 
 // ------------------------------------------------------------------------------------------------ launches, clusters
 
