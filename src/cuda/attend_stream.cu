@@ -57,7 +57,7 @@ __device__ __forceinline__ void copy_section(uint8_t *to, const uint8_t *from, u
             copy16_async(to + piece_at<D>(c / PIECES, c % PIECES), from + c * 16);
         }
     } else if (n_valid > 0) {
-#pragma unroll
+#pragma unroll 1
         for (int i = 0; i < D / 16; i++) {
             const uint32_t c = i * 32 + lane;
             copy16_async(to + piece_at<D>(c / PIECES, c % PIECES), from + c * 16, c / PIECES < n_valid);
@@ -134,24 +134,19 @@ template <int D> struct source {
 
 template <int D, int NT> constexpr size_t PART_FLOATS = 8 * NT * (D + 2);
 
-__device__ __forceinline__ float mean(float sum, float weight) { return weight == 0.0f ? 0.0f : sum / weight; }
-
 __device__ __forceinline__ void store_out(const attend_args &p, size_t at, float x) {
     p.out[at] = p.out_bf16 ? half_bits<true>(x) : half_bits<false>(x);
 }
 
-// A lane's sums of two heads, at elements d and d + 8 of them.
-template <int D>
-__device__ __forceinline__ void store_means(const attend_args &p, size_t out, uint32_t h, uint32_t g, uint32_t d,
-                                            const float4 &sum, const float (&weight)[2]) {
-    if (h < g) {
-        store_out(p, out + h * D + d, mean(sum.x, weight[0]));
-        store_out(p, out + h * D + d + 8, mean(sum.z, weight[0]));
-    }
-    if (h + 1 < g) {
-        store_out(p, out + (h + 1) * D + d, mean(sum.y, weight[1]));
-        store_out(p, out + (h + 1) * D + d + 8, mean(sum.w, weight[1]));
-    }
+// What a sum is when its weights are: nothing that counts is 0. A quotient rounded once, as a division's, from the
+// rounded inverse of weights between 1 and a lane's rows: so a mean of equal values is that value.
+struct weights {
+    float sum, inverse;
+};
+__device__ __forceinline__ weights weights_of(float sum) { return {sum, sum == 0.0f ? 0.0f : 1.0f / sum}; }
+__device__ __forceinline__ float mean(float sum, const weights &w) {
+    const float q = sum * w.inverse;
+    return fmaf(fmaf(-w.sum, q, sum), w.inverse, q);
 }
 
 // Threads that merge together: those of a block, or of a warp.
@@ -167,7 +162,7 @@ template <int D, int NT, bool BLOCK>
 __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t stride, uint32_t g, bool last,
                       size_t out) {
     constexpr uint32_t TEAM = BLOCK ? THREADS : 32, TILES = NT * (D / 16), PER = (TILES * 32 + TEAM - 1) / TEAM;
-    constexpr uint32_t AT_ONCE = PER < 8 ? PER : 8;
+    constexpr uint32_t AT_ONCE = PER < 8 ? PER : NT * D < 400 ? 8 : 4;
     [[maybe_unused]] constexpr uint32_t PARTS_AT_ONCE = 16 / AT_ONCE;
     const uint32_t who = BLOCK ? threadIdx.x : threadIdx.x % 32, t = who % 4;
     const size_t step = stride * PART_FLOATS<D, NT>;
@@ -185,6 +180,7 @@ __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t
         }
     }
     float l[NT][2];
+    const size_t mine = out + 2 * t * D + who / 4 % 8; // the thread's element of its first head's first tile
 #pragma unroll 1
     for (uint32_t e0 = 0; e0 < PER; e0 += AT_ONCE) {
         float4 sum[AT_ONCE];
@@ -211,12 +207,25 @@ __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t
                           fmaf(x.w, w1, sum[e].w)};
             }
         }
+        if (!last) {
 #pragma unroll
-        for (uint32_t e = 0; e < AT_ONCE; e++) {
-            const uint32_t i = (e0 + e) * TEAM + who, nt = i / (2 * D), tile = i / 32 % (D / 16);
-            if (i >= TILES * 32 || 8 * nt + 2 * t >= g) continue;
-            if (!last) reinterpret_cast<float4 *>(first)[i] = sum[e];
-            else store_means<D>(p, out, 8 * nt + 2 * t, g, 16 * tile + i % 32 / 4, sum[e], NT > 1 && nt ? l[NT - 1] : l[0]);
+            for (uint32_t e = 0; e < AT_ONCE; e++) {
+                const uint32_t i = (e0 + e) * TEAM + who;
+                if (i < TILES * 32 && 8 * (i / (2 * D)) + 2 * t < g) reinterpret_cast<float4 *>(first)[i] = sum[e];
+            }
+            continue;
+        }
+        weights w[NT][2];
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) w[nt][0] = weights_of(l[nt][0]), w[nt][1] = weights_of(l[nt][1]);
+#pragma unroll
+        for (uint32_t e = 0; e < AT_ONCE; e++) { // elements d and d + 8 of two heads
+            const uint32_t i = (e0 + e) * TEAM + who, nt = i / (2 * D), h = 8 * nt + 2 * t;
+            if (i >= TILES * 32) continue;
+            const size_t at = mine + 8 * nt * D + i / 32 % (D / 16) * 16;
+            const weights w0 = w[NT > 1 && nt ? NT - 1 : 0][0], w1 = w[NT > 1 && nt ? NT - 1 : 0][1];
+            if (h < g) store_out(p, at, mean(sum[e].x, w0)), store_out(p, at + 8, mean(sum[e].z, w0));
+            if (h + 1 < g) store_out(p, at + D, mean(sum[e].y, w1)), store_out(p, at + D + 8, mean(sum[e].w, w1));
         }
     }
     if (last) return;
@@ -234,6 +243,7 @@ template <bool BLOCK> __device__ __forceinline__ bool arrives_last(uint32_t *cou
     __shared__ uint32_t of_block;
     uint32_t is_last = 0;
     sync_team<BLOCK>();
+    if (n == 1) return true;
     if ((BLOCK ? threadIdx.x : threadIdx.x % 32) == 0) {
         __threadfence();
         is_last = atomicAdd(counter, 1) == n - 1;
@@ -247,7 +257,7 @@ template <bool BLOCK> __device__ __forceinline__ bool arrives_last(uint32_t *cou
 
 // Where an item stands among its lane's.
 struct standing {
-    uint32_t n_chunks, n_groups, lane_first, group_first, in_group;
+    uint32_t n_groups, lane_first, group_first, in_group;
     size_t out; // the first element of the lane's output
 };
 // slice: see slots.
@@ -255,20 +265,24 @@ template <int D> __device__ __forceinline__ standing standing_of(const attend_ar
     const uint32_t g = p.H / p.G, n_chunks = chunks_of(slice.z);
     const uint32_t chunk = slice.w / (chunk_pages(slice.z) * PITH_PAGE_ROWS), group = chunk / FAN;
     standing s;
-    s.n_chunks = n_chunks, s.n_groups = (n_chunks + FAN - 1) / FAN;
+    s.n_groups = (n_chunks + FAN - 1) / FAN;
     s.lane_first = slice.x - chunk, s.group_first = s.lane_first + group * FAN;
     s.in_group = min(FAN, n_chunks - group * FAN);
     s.out = ((size_t)(slice.y / p.G) * p.H + slice.y % p.G * g) * D;
     return s;
 }
 
-// Of a group that is complete.
+// Of a group that is complete; then, if it was the lane's last to be, of the groups.
 template <int D, int NT, bool BLOCK> __device__ void merge_group(const attend_args &p, const uint4 &slice) {
     const standing s = standing_of<D>(p, slice);
-    const uint32_t g = p.H / p.G;
-    merge<D, NT, BLOCK>(p, s.group_first, s.in_group, 1, g, s.n_groups == 1, s.out);
-    if (s.n_groups > 1 && arrives_last<BLOCK>(p.counters + p.cap + s.lane_first, s.n_groups))
-        merge<D, NT, BLOCK>(p, s.lane_first, s.n_groups, FAN, g, true, s.out);
+    uint32_t first = s.group_first, n = s.in_group, stride = 1;
+    bool last = s.n_groups == 1;
+#pragma unroll 1
+    for (;;) {
+        merge<D, NT, BLOCK>(p, first, n, stride, p.H / p.G, last, s.out);
+        if (last || !arrives_last<BLOCK>(p.counters + p.cap + s.lane_first, s.n_groups)) return;
+        first = s.lane_first, n = s.n_groups, stride = FAN, last = true;
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------- kernel
@@ -451,14 +465,13 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
 #pragma unroll
             for (int i = 0; i < D / 16; i++) {
                 const float4 sum = {acc[nt][i][0], acc[nt][i][1], acc[nt][i][2], acc[nt][i][3]};
-                if (at.n_chunks == 1) store_means<D>(p, at.out, h, g, 16 * i + pr, sum, l[nt]);
-                else reinterpret_cast<float4 *>(to)[(nt * (D / 16) + i) * 32 + lane] = sum;
+                reinterpret_cast<float4 *>(to)[(nt * (D / 16) + i) * 32 + lane] = sum;
             }
-            if (at.n_chunks > 1 && pr == 0)
+            if (pr == 0)
                 reinterpret_cast<float4 *>(to + 8 * NT * D)[4 * nt + t] = {m[nt][0], l[nt][0], m[nt][1], l[nt][1]};
         }
         clear();
-        if (at.n_chunks == 1 || !arrives_last<false>(p.counters + at.group_first, at.in_group)) continue;
+        if (!arrives_last<false>(p.counters + at.group_first, at.in_group)) continue;
         if (slice.x != NONE) merge_group<D, NT, false>(p, done);
         else if (lane == 0) left[warp] = done;
     }
