@@ -120,6 +120,18 @@ __device__ __forceinline__ float cluster_load(const float *address, uint32_t ran
     return v;
 }
 
+// --------------------------------------------------------------------------------------------------------- arithmetic
+
+// exp2f without its care for results below 2^-126, which are 0 here. Of 0 it is exactly 1.
+__device__ __forceinline__ float exp2_or_0(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Keeps a value in its register: the compiler would rather compute it again each time that it is used.
+__device__ __forceinline__ void keep(uint32_t &x) { asm volatile("" : "+r"(x)); }
+
 // ------------------------------------------------------------------------------------------------------- tensor cores
 
 // c (16, 8) += a (16, 16) b (16, 8), f32 sums. Lane = 4 p + t holds

@@ -46,21 +46,45 @@ template <int D> __device__ __forceinline__ uint32_t piece_at(uint32_t row, uint
     return row * (2 * D) + (piece ^ turn) * 16;
 }
 
+// Places in a section that a lane of the warp names again and again. They repeat, rows or pieces further on, after as
+// many as are kept, so that what is left to do at each is an addition.
+template <int D> struct places {
+    static constexpr int N_COPY = D / 32, N_MATRIX = D % 64 ? 2 : 4;
+    uint32_t copy[N_COPY];                    // of the lane's i-th piece of a section, 32 i + lane
+    uint32_t keys[N_MATRIX], values[N_MATRIX]; // of the row that it names when tile i is loaded, as it is or transposed
+
+    __device__ __forceinline__ explicit places(uint32_t lane) {
+#pragma unroll
+        for (int i = 0; i < N_COPY; i++) copy[i] = piece_at<D>((i * 32 + lane) / (D / 8), (i * 32 + lane) % (D / 8));
+#pragma unroll
+        for (int i = 0; i < N_MATRIX; i++) {
+            keys[i] = piece_at<D>(lane % 16, 2 * i + lane / 16);
+            values[i] = piece_at<D>(lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2);
+        }
+        for (uint32_t &at : copy) keep(at);
+        for (uint32_t &at : keys) keep(at);
+        for (uint32_t &at : values) keep(at);
+    }
+    __device__ __forceinline__ uint32_t copy_at(int i) const { return copy[i % N_COPY] + i / N_COPY * (16 * D); }
+    __device__ __forceinline__ uint32_t keys_at(int i) const { return keys[i % N_MATRIX] + i / N_MATRIX * N_MATRIX * 32; }
+    __device__ __forceinline__ uint32_t values_at(int i) const {
+        return values[i % N_MATRIX] + i / N_MATRIX * N_MATRIX * 32;
+    }
+};
+
 // A slice's keys or values. Rows behind the lane's end become 0, since 0 times the garbage there need not be 0.
 template <int D>
-__device__ __forceinline__ void copy_section(uint8_t *to, const uint8_t *from, uint32_t n_valid, uint32_t lane) {
-    constexpr int PIECES = D / 8; // of a row
+__device__ __forceinline__ void copy_section(uint8_t *to, const uint8_t *from, uint32_t n_valid, const places<D> &at,
+                                             uint32_t lane) {
+    from += lane * 16;
     if (n_valid >= SLICE_ROWS) {
 #pragma unroll
-        for (int i = 0; i < D / 16; i++) {
-            const uint32_t c = i * 32 + lane;
-            copy16_async(to + piece_at<D>(c / PIECES, c % PIECES), from + c * 16);
-        }
+        for (int i = 0; i < D / 16; i++) copy16_async(to + at.copy_at(i), from + i * 512);
     } else if (n_valid > 0) {
 #pragma unroll 1
         for (int i = 0; i < D / 16; i++) {
-            const uint32_t c = i * 32 + lane;
-            copy16_async(to + piece_at<D>(c / PIECES, c % PIECES), from + c * 16, c / PIECES < n_valid);
+            const uint32_t c = i * 32 + lane, row = c / (D / 8);
+            copy16_async(to + piece_at<D>(row, c % (D / 8)), from + i * 512, row < n_valid);
         }
     }
 }
@@ -202,7 +226,7 @@ __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t
                 const uint32_t i = (e0 + e) * TEAM + who, nt = i / (2 * D);
                 if (i >= TILES * 32 || 8 * nt + 2 * t >= g) continue;
                 const float4 x = __ldcg(reinterpret_cast<const float4 *>(first + c * step) + i);
-                const float w0 = w[NT == 1 ? 0 : nt == 0 ? 0 : 1][0], w1 = w[NT == 1 ? 0 : nt == 0 ? 0 : 1][1];
+                const float w0 = nt ? w[NT - 1][0] : w[0][0], w1 = nt ? w[NT - 1][1] : w[0][1];
                 sum[e] = {fmaf(x.x, w0, sum[e].x), fmaf(x.y, w1, sum[e].y), fmaf(x.z, w0, sum[e].z),
                           fmaf(x.w, w1, sum[e].w)};
             }
@@ -215,15 +239,12 @@ __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t
             }
             continue;
         }
-        weights w[NT][2];
-#pragma unroll
-        for (int nt = 0; nt < NT; nt++) w[nt][0] = weights_of(l[nt][0]), w[nt][1] = weights_of(l[nt][1]);
 #pragma unroll
         for (uint32_t e = 0; e < AT_ONCE; e++) { // elements d and d + 8 of two heads
             const uint32_t i = (e0 + e) * TEAM + who, nt = i / (2 * D), h = 8 * nt + 2 * t;
             if (i >= TILES * 32) continue;
             const size_t at = mine + 8 * nt * D + i / 32 % (D / 16) * 16;
-            const weights w0 = w[NT > 1 && nt ? NT - 1 : 0][0], w1 = w[NT > 1 && nt ? NT - 1 : 0][1];
+            const weights w0 = weights_of(nt ? l[NT - 1][0] : l[0][0]), w1 = weights_of(nt ? l[NT - 1][1] : l[0][1]);
             if (h < g) store_out(p, at, mean(sum[e].x, w0)), store_out(p, at + 8, mean(sum[e].z, w0));
             if (h + 1 < g) store_out(p, at + D, mean(sum[e].y, w1)), store_out(p, at + D + 8, mean(sum[e].w, w1));
         }
@@ -288,7 +309,7 @@ template <int D, int NT, bool BLOCK> __device__ void merge_group(const attend_ar
 // ------------------------------------------------------------------------------------------------------------- kernel
 
 template <int D, int NT, bool BF16>
-__global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(attend_args p) {
+__global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT == 1)) stream_kernel(attend_args p) {
     constexpr int STAGES = shape<D>::STAGES, SECTION = shape<D>::SECTION, IN_FLIGHT = 2 * STAGES - 1;
     PITH_CUDA_DYNAMIC_SHARED(uint8_t, memory); // (WARPS, STAGES, 2, SECTION): keys, values
     // Which slice a stage has: item, lane, rows of the lane, first row of the slice. NONE: no more come.
@@ -304,6 +325,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
         return;
     }
     uint8_t *ring = memory + warp * shape<D>::WARP_BYTES;
+    const places<D> at(lane);
 
     // Items go round the blocks, not the warps of one: few of them still are on all multiprocessors.
     source<D> from = {p, lane, n_items, min(n_items, gridDim.x * WARPS)};
@@ -315,11 +337,11 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
     // A stage's keys, its values, and what it has: in this order, one commit for each section.
     auto ask_keys = [&](uint32_t stage) {
         if (lane == 0) slots[warp][stage] = uint4{from.work, from.lane_of, from.n_rows, from.row};
-        copy_section<D>(ring + stage * (2 * SECTION), from.keys(), from.n_valid(), lane);
+        copy_section<D>(ring + stage * (2 * SECTION), from.keys(), from.n_valid(), at, lane);
         copies_commit();
     };
     auto ask_values = [&](uint32_t stage) {
-        copy_section<D>(ring + stage * (2 * SECTION) + SECTION, from.keys() + p.at.v_offset, from.n_valid(), lane);
+        copy_section<D>(ring + stage * (2 * SECTION) + SECTION, from.keys() + p.at.v_offset, from.n_valid(), at, lane);
         copies_commit();
         from.advance();
     };
@@ -359,10 +381,6 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
             for (int i = 0; i < D / 16; i++) acc[nt][i][0] = acc[nt][i][1] = acc[nt][i][2] = acc[nt][i][3] = 0.0f;
         }
     };
-    // What a matrix load of this lane names: a row of a 16-row tile and a piece of the two that a product takes; with V
-    // both change places.
-    const uint32_t k_row = lane % 16, k_piece = lane / 16, v_row = lane % 8 + lane / 16 * 8, v_piece = lane / 8 % 2;
-
     __syncwarp();
     uint4 slice = slots[warp][0];
     if (slice.x != NONE) load_q(slice);
@@ -380,7 +398,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
             uint32_t a[4];
-            load_matrix4(a, keys + piece_at<D>(k_row, 2 * i + k_piece));
+            load_matrix4(a, keys + at.keys_at(i));
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) mma<BF16>(i % 2 ? odd[nt] : s[nt], a, qf[nt][i][0], qf[nt][i][1]);
         }
@@ -409,7 +427,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
                     top = fmaxf(top, __shfl_xor_sync(FULL, top, 8));
                     top = fmaxf(top, __shfl_xor_sync(FULL, top, 16));
                     top = fmaxf(m[nt][e], top);
-                    c[e] = exp2f(m[nt][e] - soft_shift(top)); // exactly 1 for a head whose maximum stays
+                    c[e] = exp2_or_0(m[nt][e] - soft_shift(top)); // exactly 1 for a head whose maximum stays
                     m[nt][e] = top;
                     l[nt][e] *= c[e];
                 }
@@ -422,7 +440,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
             const float shift[2] = {soft_shift(m[nt][0]), soft_shift(m[nt][1])};
             // A difference of rounded products, not a fused one: equal scores weigh exactly 1.
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[nt][e] = exp2f(s[nt][e] - shift[e % 2]);
+            for (int e = 0; e < 4; e++) s[nt][e] = exp2_or_0(s[nt][e] - shift[e % 2]);
             weight[nt][0] = pack2<BF16>(s[nt][0], s[nt][1]), weight[nt][1] = pack2<BF16>(s[nt][2], s[nt][3]);
             // The weights that count are the rounded ones: they sum up to l, so a mean of equal values is that value.
             const float2 lo = unpack2<BF16>(weight[nt][0]), hi = unpack2<BF16>(weight[nt][1]);
@@ -434,7 +452,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
             uint32_t a[4];
-            load_matrix4_trans(a, values + piece_at<D>(v_row, 2 * i + v_piece));
+            load_matrix4_trans(a, values + at.values_at(i));
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) mma<BF16>(acc[nt][i], a, weight[nt][0], weight[nt][1]);
         }
@@ -447,7 +465,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
         if (slice.x == done.x) continue;
 
         // The item is read.
-        const standing at = standing_of<D>(p, done);
+        const standing among = standing_of<D>(p, done);
         if (slice.x != NONE) load_q(slice);
 #pragma unroll
         for (int nt = 0; nt < NT; nt++)
@@ -471,7 +489,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS) stream_kernel(atten
                 reinterpret_cast<float4 *>(to + 8 * NT * D)[4 * nt + t] = {m[nt][0], l[nt][0], m[nt][1], l[nt][1]};
         }
         clear();
-        if (!arrives_last<false>(p.counters + at.group_first, at.in_group)) continue;
+        if (!arrives_last<false>(p.counters + among.group_first, among.in_group)) continue;
         if (slice.x != NONE) merge_group<D, NT, false>(p, done);
         else if (lane == 0) left[warp] = done;
     }

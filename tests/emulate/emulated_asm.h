@@ -39,6 +39,11 @@ inline void let_next_start() {}
 inline void cluster_sync() { emulate::fault("no clusters"); }
 inline float cluster_load(const float *, uint32_t) { emulate::fault("no clusters"); }
 
+// ------------------------------------------------------------------------------------------------------- arithmetic
+
+inline float exp2_or_0(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+inline void keep(uint32_t &) {}
+
 // ----------------------------------------------------------------------------------------------------- tensor cores
 
 struct mma_operands {
