@@ -110,6 +110,8 @@ extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_ha
     if (!k.run) return cudaErrorInvalidValue;
     // Also raises the limit of shared memory, which the launches rely on.
     cudaError_t err = cudaFuncSetAttribute(k.run, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k.shared_bytes);
+    // As it will be launched: how much is shared memory decides how many fit.
+    if (!err) err = cudaFuncSetAttribute(k.run, cudaFuncAttributePreferredSharedMemoryCarveout, CHAIN_CARVEOUT);
     if (!err) err = cudaGetDevice(&device);
     if (!err) err = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
     if (!err) err = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, k.run, (int)k.threads, k.shared_bytes);

@@ -34,7 +34,8 @@ template <int D> struct shape {
     static constexpr int BLOCKS = SM_WARPS / WARPS;
     static constexpr int SECTION = SLICE_ROWS * 2 * D; // bytes of a slice's keys, and of its values
     static constexpr int FIT = RING_BYTES / (SM_WARPS * 2 * SECTION);
-    static constexpr int STAGES = FIT < 2 ? 2 : FIT > 4 ? 4 : FIT;
+    static constexpr int MOST = D <= 128 ? 4 : 2;
+    static constexpr int STAGES = FIT < 2 ? 2 : FIT > MOST ? MOST : FIT;
     static constexpr int WARP_BYTES = STAGES * 2 * SECTION;
     static_assert(SM_WARPS % WARPS == 0, "whole blocks");
 };
@@ -53,7 +54,7 @@ template <int D> struct places {
     uint32_t copy[N_COPY];                    // of the lane's i-th piece of a section, 32 i + lane
     uint32_t keys[N_MATRIX], values[N_MATRIX]; // of the row that it names when tile i is loaded, as it is or transposed
 
-    __device__ __forceinline__ explicit places(uint32_t lane) {
+    __device__ __forceinline__ places(uint32_t lane, bool in_registers) {
 #pragma unroll
         for (int i = 0; i < N_COPY; i++) copy[i] = piece_at<D>((i * 32 + lane) / (D / 8), (i * 32 + lane) % (D / 8));
 #pragma unroll
@@ -61,6 +62,7 @@ template <int D> struct places {
             keys[i] = piece_at<D>(lane % 16, 2 * i + lane / 16);
             values[i] = piece_at<D>(lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2);
         }
+        if (!in_registers) return;
         for (uint32_t &at : copy) keep(at);
         for (uint32_t &at : keys) keep(at);
         for (uint32_t &at : values) keep(at);
@@ -125,23 +127,27 @@ template <int D> struct source {
         n_known = 0, next = NONE;
         if (work != NONE && n_first < n_items && lane == 0) next = n_first + atomicInc(p.counters + 2 * p.cap, n_items - 1);
     }
-    __device__ __forceinline__ void find_out() {
-        if (n_known == 0) {
-            next = __shfl_sync(FULL, next, 0);
-            if (next >= n_items) next = NONE;
-            else next_words = __ldcg(reinterpret_cast<const uint4 *>(p.plan + 1 + next));
-        } else if (n_known == 1 && next != NONE) {
-            next_page = page_of(p, next_words, lane);
-        }
-        n_known++;
+    __device__ __forceinline__ void find_item() {
+        next = __shfl_sync(FULL, next, 0);
+        if (next >= n_items) next = NONE;
+        else next_words = __ldcg(reinterpret_cast<const uint4 *>(p.plan + 1 + next));
+        n_known = 1;
+    }
+    __device__ __forceinline__ void find_page() {
+        if (next != NONE) next_page = page_of(p, next_words, lane);
+        n_known = 2;
     }
     // From a slice that has been asked for to the one behind it.
     __device__ __forceinline__ void advance() {
         if (work == NONE) return;
-        if (n_known < 2) find_out();
         row += SLICE_ROWS;
-        if (row < end) return;
-        while (n_known < 2) find_out();
+        if (row < end) {
+            if (n_known == 0) find_item();
+            else if (n_known == 1) find_page();
+            return;
+        }
+        if (n_known == 0) find_item();
+        if (n_known == 1) find_page();
         work = next;
         if (work == NONE) return;
         enter(next, next_words, next_page);
@@ -239,12 +245,15 @@ __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t
             }
             continue;
         }
+        weights w[NT][2];
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) w[nt][0] = weights_of(l[nt][0]), w[nt][1] = weights_of(l[nt][1]);
 #pragma unroll
         for (uint32_t e = 0; e < AT_ONCE; e++) { // elements d and d + 8 of two heads
             const uint32_t i = (e0 + e) * TEAM + who, nt = i / (2 * D), h = 8 * nt + 2 * t;
             if (i >= TILES * 32) continue;
             const size_t at = mine + 8 * nt * D + i / 32 % (D / 16) * 16;
-            const weights w0 = weights_of(nt ? l[NT - 1][0] : l[0][0]), w1 = weights_of(nt ? l[NT - 1][1] : l[0][1]);
+            const weights w0 = nt ? w[NT - 1][0] : w[0][0], w1 = nt ? w[NT - 1][1] : w[0][1];
             if (h < g) store_out(p, at, mean(sum[e].x, w0)), store_out(p, at + 8, mean(sum[e].z, w0));
             if (h + 1 < g) store_out(p, at + D, mean(sum[e].y, w1)), store_out(p, at + D + 8, mean(sum[e].w, w1));
         }
@@ -325,7 +334,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT ==
         return;
     }
     uint8_t *ring = memory + warp * shape<D>::WARP_BYTES;
-    const places<D> at(lane);
+    const places<D> at(lane, NT * D < 400); // where sums leave room for them
 
     // Items go round the blocks, not the warps of one: few of them still are on all multiprocessors.
     source<D> from = {p, lane, n_items, min(n_items, gridDim.x * WARPS)};
@@ -390,17 +399,15 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT ==
         const uint8_t *keys = ring + stage * (2 * SECTION), *values = keys + SECTION;
         copies_wait<IN_FLIGHT>();
         __syncwarp();
-        float s[NT][4], odd[NT][4]; // two sums, so that a product waits for the one before the last
+        float s[NT][4], odd[4] = {}; // two sums of a lone tile: a product waits for the one before the last
 #pragma unroll
-        for (int nt = 0; nt < NT; nt++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) s[nt][e] = odd[nt][e] = 0.0f;
+        for (int nt = 0; nt < NT; nt++) s[nt][0] = s[nt][1] = s[nt][2] = s[nt][3] = 0.0f;
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
             uint32_t a[4];
             load_matrix4(a, keys + at.keys_at(i));
 #pragma unroll
-            for (int nt = 0; nt < NT; nt++) mma<BF16>(i % 2 ? odd[nt] : s[nt], a, qf[nt][i][0], qf[nt][i][1]);
+            for (int nt = 0; nt < NT; nt++) mma<BF16>(NT == 1 && i % 2 ? odd : s[nt], a, qf[nt][i][0], qf[nt][i][1]);
         }
         __syncwarp();
         ask_keys(stage);
@@ -411,7 +418,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT ==
 #pragma unroll
         for (int nt = 0; nt < NT; nt++) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[nt][e] = __fmul_rn(s[nt][e] + odd[nt][e], scale);
+            for (int e = 0; e < 4; e++) s[nt][e] = __fmul_rn(NT == 1 ? s[nt][e] + odd[e] : s[nt][e], scale);
             if (ends) {
                 if (slice.w + pr >= slice.z) s[nt][0] = s[nt][1] = -INFINITY;
                 if (slice.w + pr + 8 >= slice.z) s[nt][2] = s[nt][3] = -INFINITY;
@@ -488,10 +495,11 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT ==
             if (pr == 0)
                 reinterpret_cast<float4 *>(to + 8 * NT * D)[4 * nt + t] = {m[nt][0], l[nt][0], m[nt][1], l[nt][1]};
         }
+        if (arrives_last<false>(p.counters + among.group_first, among.in_group)) {
+            if (slice.x != NONE) merge_group<D, NT, false>(p, done);
+            else if (lane == 0) left[warp] = done;
+        }
         clear();
-        if (!arrives_last<false>(p.counters + among.group_first, among.in_group)) continue;
-        if (slice.x != NONE) merge_group<D, NT, false>(p, done);
-        else if (lane == 0) left[warp] = done;
     }
     copies_wait<0>();
 

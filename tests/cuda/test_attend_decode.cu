@@ -157,6 +157,7 @@ int main(int n_args, char **args) {
     for (int bf16 = 0; asked.checks && bf16 < 2; bf16++) {
         random_case(28, 4, 128, bf16, {1, 63, 64, 65, 700, 1024, 1025, 2048, 2049, 4500});
         if (!asked.quick) random_case(40, 8, 128, bf16, {128, 129, 9000});
+        if (!asked.quick) random_case(8, 1, 64, bf16, {16384, 16385});
         random_case(14, 2, 64, bf16, {5, 300, 2500});
         random_case(16, 1, 128, bf16, {257, 3000});
         random_case(4, 4, 96, bf16, {1, 130, 2300});
