@@ -102,14 +102,14 @@ __device__ __forceinline__ int32_t page_of(const attend_args &p, const uint4 &wo
 // The slices that a warp asks for, one after the other. What comes behind the current item is found out step by step,
 // so that nobody waits: its number, its entry in the plan, its pages.
 //
-// `taken` is back at 0 when the kernel ends. Let A be the number of warps that have a first item. Item A + v belongs to
-// whoever finds v there. A warp takes once for every item that it enters, its first included, so a launch takes as many
-// times as there are items, n: the first n - A find one, the last A, one of each warp, do not. The counter goes round
-// at n. No launch begins to take before those in front of it have ended, since none does before its wait, wherever its
-// blocks already are; so one counter serves all layers.
+// The counter is back at 0 when the kernel ends. With n items and A warps, A < n, all of which have a first item, item
+// A + v belongs to whoever finds v there. A warp takes once for every item that it enters, its first included, and stops
+// the first time that it gets none. So a launch takes as often as items are entered: n times, of which n - A find one and
+// A, one of each warp, do not; and the counter goes round at n. With n <= A nobody takes. No launch takes before its
+// wait, by which all in front of it have ended, wherever its blocks already are: so one counter serves all layers.
 template <int D> struct source {
     const attend_args &p;
-    const uint32_t lane, n_items, n_first; // n_first: items that are somebody's first
+    const uint32_t lane, n_items, n_first; // n_first: items that are somebody's first, or as many as could be
     uint32_t work = NONE;                  // the item, NONE behind the last
     uint32_t lane_of = 0, n_rows = 0;      // as in item
     uint32_t begin = 0, end = 0, row = 0;  // rows of the item, and the slice's first
@@ -125,7 +125,8 @@ template <int D> struct source {
     }
     __device__ __forceinline__ void take() {
         n_known = 0, next = NONE;
-        if (work != NONE && n_first < n_items && lane == 0) next = n_first + atomicInc(p.counters + 2 * p.cap, n_items - 1);
+        if (work != NONE && n_first < n_items && lane == 0)
+            next = n_first + atomicInc(p.counters + 2 * p.cap, n_items - 1);
     }
     __device__ __forceinline__ void find_item() {
         next = __shfl_sync(FULL, next, 0);
@@ -192,8 +193,8 @@ template <int D, int NT, bool BLOCK>
 __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t stride, uint32_t g, bool last,
                       size_t out) {
     constexpr uint32_t TEAM = BLOCK ? THREADS : 32, TILES = NT * (D / 16), PER = (TILES * 32 + TEAM - 1) / TEAM;
-    constexpr uint32_t AT_ONCE = PER < 8 ? PER : NT * D < 400 ? 8 : 4;
-    [[maybe_unused]] constexpr uint32_t PARTS_AT_ONCE = 16 / AT_ONCE;
+    constexpr uint32_t AT_ONCE = PER < 4 ? PER : 4;
+    [[maybe_unused]] constexpr uint32_t PARTS_AT_ONCE = 12 / AT_ONCE;
     const uint32_t who = BLOCK ? threadIdx.x : threadIdx.x % 32, t = who % 4;
     const size_t step = stride * PART_FLOATS<D, NT>;
     float *first = p.parts + index * PART_FLOATS<D, NT>;
@@ -268,17 +269,15 @@ __device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t
 }
 
 // Arrives at a counter; true in all threads of the team that is the last of n. That team sees what the others wrote.
-// One thread fences for all: what is in front of it makes the others' writes its own.
+// One thread arrives for all: what is in front of it makes the others' writes its own.
 template <bool BLOCK> __device__ __forceinline__ bool arrives_last(uint32_t *counter, uint32_t n) {
     __shared__ uint32_t of_block;
     uint32_t is_last = 0;
     sync_team<BLOCK>();
     if (n == 1) return true;
     if ((BLOCK ? threadIdx.x : threadIdx.x % 32) == 0) {
-        __threadfence();
-        is_last = atomicAdd(counter, 1) == n - 1;
+        is_last = add_in_order(counter, 1) == n - 1;
         if (is_last) *counter = 0; // for the next launch
-        __threadfence();
         if (BLOCK) of_block = is_last;
     }
     sync_team<BLOCK>();
@@ -337,7 +336,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT ==
     const places<D> at(lane, NT * D < 400); // where sums leave room for them
 
     // Items go round the blocks, not the warps of one: few of them still are on all multiprocessors.
-    source<D> from = {p, lane, n_items, min(n_items, gridDim.x * WARPS)};
+    source<D> from = {p, lane, n_items, gridDim.x * WARPS};
     const uint32_t first_item = warp * gridDim.x + blockIdx.x;
     if (first_item < n_items) {
         const uint4 words = __ldcg(reinterpret_cast<const uint4 *>(p.plan + 1 + first_item));

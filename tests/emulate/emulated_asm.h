@@ -32,6 +32,8 @@ void copies_commit();
 void copies_wait_for_all_but(unsigned n_groups);
 template <int N> void copies_wait() { copies_wait_for_all_but(N); }
 
+inline uint32_t add_in_order(uint32_t *p, uint32_t x) { return atomicAdd(p, x); }
+
 // ------------------------------------------------------------------------------------------------ launches, clusters
 
 inline void wait_for_previous() {}
