@@ -11,10 +11,9 @@ namespace pith {
 constexpr uint32_t FAN = 16; // parts that are merged at a time
 
 // Chunks grow with the lane so that a short one still spreads over many warps and a long one has few parts to merge.
-// Whole pages; a function of the row count alone. One warp has a chunk, and what it has under way at a time is a quarter
-// of a page or two: a short lane's chunks are as long as it takes to read them in a few trips to memory. A part's sums
-// are 4 KB where g is 8 and d 128, as much as 8 of the chunk's rows, written and read once more: long lanes, of which
-// there are always enough for all warps, have twice the rows to a part.
+// Whole pages; a function of the row count alone. One warp has a chunk, and half a page of it under way at a time: a
+// short lane's is read in two trips to memory. A part's sums are 4 KB where g is 8 and d 128, as much as 8 of the
+// chunk's rows, written and read once more: long lanes, which have chunks for all warps, have more rows to a part.
 // A lane has at most 16 * 128 chunks, and a chunk at most 32 pages, one for each lane of a warp.
 constexpr uint32_t LONGEST_IN_1_PAGE = FAN * PITH_PAGE_ROWS, LONGEST_IN_2_PAGES = 16384,
                    LONGEST_IN_4_PAGES = FAN * 128 * 4 * PITH_PAGE_ROWS;
@@ -51,8 +50,8 @@ struct attend_args {
 };
 
 // What an item leaves: sums as a warp's products have them, four to each of its lanes, (heads / 8, D / 16, 32, 4), then
-// maximum and weight of each head (heads, 2). Heads are padded to a multiple of 8; what is of padding alone is left out.
-// Parts begin on 16 bytes.
+// maximum and weight of each head (heads, 2). Heads are padded to a multiple of 8; what is of padding alone is not
+// written. Parts begin on 16 bytes.
 constexpr uint32_t padded_heads(uint32_t g) { return g <= 8 ? 8 : 16; }
 inline size_t part_floats(uint32_t g, uint32_t d) { return (size_t)padded_heads(g) * (d + 2); }
 inline size_t counter_words(uint32_t cap) { return ((size_t)cap * 2 + 1 + 3) / 4 * 4; }

@@ -27,11 +27,13 @@ constexpr int WARPS = 4, THREADS = WARPS * 32; // of a block
 constexpr int SLICE_ROWS = 16;
 constexpr uint32_t NONE = ~0u;
 
-// Rings and warps of a multiprocessor. A slice of the larger heads is large, and few warps suffice for what is on its way.
+// Rings and warps of a multiprocessor. Slices of the larger heads are large, and few warps have enough under way.
 constexpr int RING_BYTES = 128 << 10;
 template <int D> struct shape {
     static constexpr int SM_WARPS = D <= 128 ? 8 : 4;
     static constexpr int BLOCKS = SM_WARPS / WARPS;
+    // Registers as if for three blocks where that costs nothing: the next kernel's blocks need some too.
+    static constexpr int least_blocks(int nt) { return D <= 128 && nt == 1 && BLOCKS < 3 ? 3 : BLOCKS; }
     static constexpr int SECTION = SLICE_ROWS * 2 * D; // bytes of a slice's keys, and of its values
     static constexpr int FIT = RING_BYTES / (SM_WARPS * 2 * SECTION);
     static constexpr int MOST = D <= 128 ? 4 : 2;
@@ -68,7 +70,9 @@ template <int D> struct places {
         for (uint32_t &at : values) keep(at);
     }
     __device__ __forceinline__ uint32_t copy_at(int i) const { return copy[i % N_COPY] + i / N_COPY * (16 * D); }
-    __device__ __forceinline__ uint32_t keys_at(int i) const { return keys[i % N_MATRIX] + i / N_MATRIX * N_MATRIX * 32; }
+    __device__ __forceinline__ uint32_t keys_at(int i) const {
+        return keys[i % N_MATRIX] + i / N_MATRIX * N_MATRIX * 32;
+    }
     __device__ __forceinline__ uint32_t values_at(int i) const {
         return values[i % N_MATRIX] + i / N_MATRIX * N_MATRIX * 32;
     }
@@ -103,10 +107,10 @@ __device__ __forceinline__ int32_t page_of(const attend_args &p, const uint4 &wo
 // so that nobody waits: its number, its entry in the plan, its pages.
 //
 // The counter is back at 0 when the kernel ends. With n items and A warps, A < n, all of which have a first item, item
-// A + v belongs to whoever finds v there. A warp takes once for every item that it enters, its first included, and stops
-// the first time that it gets none. So a launch takes as often as items are entered: n times, of which n - A find one and
-// A, one of each warp, do not; and the counter goes round at n. With n <= A nobody takes. No launch takes before its
-// wait, by which all in front of it have ended, wherever its blocks already are: so one counter serves all layers.
+// A + v belongs to whoever finds v there. A warp takes once for every item that it enters, its first included, and ends
+// when it gets none. So a launch takes as often as items are entered: n times, of which n - A find one and A, one of
+// each warp, do not; and the counter goes round at n. With n <= A nobody takes. No launch takes before its wait, by
+// which all in front of it have ended, wherever its blocks already are: so one counter serves all layers.
 template <int D> struct source {
     const attend_args &p;
     const uint32_t lane, n_items, n_first; // n_first: items that are somebody's first, or as many as could be
@@ -317,7 +321,7 @@ template <int D, int NT, bool BLOCK> __device__ void merge_group(const attend_ar
 // ------------------------------------------------------------------------------------------------------------- kernel
 
 template <int D, int NT, bool BF16>
-__global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT == 1)) stream_kernel(attend_args p) {
+__global__ void __launch_bounds__(THREADS, shape<D>::least_blocks(NT)) stream_kernel(attend_args p) {
     constexpr int STAGES = shape<D>::STAGES, SECTION = shape<D>::SECTION, IN_FLIGHT = 2 * STAGES - 1;
     PITH_CUDA_DYNAMIC_SHARED(uint8_t, memory); // (WARPS, STAGES, 2, SECTION): keys, values
     // Which slice a stage has: item, lane, rows of the lane, first row of the slice. NONE: no more come.
@@ -357,7 +361,8 @@ __global__ void __launch_bounds__(THREADS, shape<D>::BLOCKS + (D <= 128 && NT ==
     bool waited = false;
 #pragma unroll 1
     for (uint32_t stage = 0; stage < STAGES; stage++) {
-        if (!waited && (from.work == NONE || from.row + SLICE_ROWS >= from.n_rows || from.row + SLICE_ROWS >= from.end)) {
+        // Nor is a second item taken before the wait. Rows of no item, none, are at their end.
+        if (!waited && from.row + SLICE_ROWS >= from.end) {
             wait_and_let_next_start(p.early);
             from.take();
             waited = true;

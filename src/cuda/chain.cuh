@@ -25,8 +25,8 @@ cudaError_t has_hopper_code(bool *out);
 
 // A multiprocessor has one split between L1 and shared memory at a time, and rests when it changes: kernels that want
 // different ones do not overlap there. All of a chain ask for the same, in percent of what shared memory can have: 164
-// KB, of which attention takes 131 where it runs with two blocks, so that the next kernel's first blocks find room beside
-// them; it leaves 92 KB of L1 for activations.
+// KB, of which attention takes 131, so that the next kernel's first blocks find room beside it. That leaves 92 KB of L1
+// for activations.
 constexpr int CHAIN_CARVEOUT = 72;
 
 // What a launch needs to follow as it is told. `attributes` has room for one more.
