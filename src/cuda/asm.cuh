@@ -78,9 +78,21 @@ __device__ __forceinline__ void copy16_async(void *shared, const void *global, b
     const int bytes = valid ? 16 : 0; // the rest of the 16 is filled with 0
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(bytes) : "memory");
 }
+__device__ __forceinline__ void copy16_async(void *shared, const void *global) {
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(global) : "memory");
+}
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// atomicAdd of which what this thread has seen or written is in front, for all blocks, and behind which what others had
+// in front of theirs is seen.
+__device__ __forceinline__ uint32_t add_in_order(uint32_t *p, uint32_t x) {
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(p), "r"(x) : "memory");
+    return before;
 }
 
 // -------------------------------------------------------------------------------------------------- launches, clusters
@@ -115,6 +127,18 @@ __device__ __forceinline__ float cluster_load(const float *address, uint32_t ran
 #endif
     return v;
 }
+
+// --------------------------------------------------------------------------------------------------------- arithmetic
+
+// exp2f without its care for results below 2^-126, which are 0 here. Of 0 it is exactly 1.
+__device__ __forceinline__ float exp2_or_0(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Keeps a value in its register: the compiler would rather compute it again each time that it is used.
+__device__ __forceinline__ void keep(uint32_t &x) { asm volatile("" : "+r"(x)); }
 
 // ------------------------------------------------------------------------------------------------------- tensor cores
 

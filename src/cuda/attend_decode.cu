@@ -1,4 +1,4 @@
-// The plan of decode attention, and its launches. The kernels are in attend_ahead.cu and attend_plain.cu.
+// The plan of decode attention, and its launches. The kernel is in attend_stream.cu.
 #include "cuda/attend_decode.h"
 
 #include "cuda/attend_items.cuh"
@@ -51,20 +51,12 @@ __global__ void __launch_bounds__(PLAN_THREADS) plan_kernel(plan_args p) {
     if (threadIdx.x == 0) items[0] = {base < p.cap ? base : p.cap, 0, 0, 0};
 }
 
-attend_kernel kernel_for(const pith_geometry *geo, pith_half type, uint32_t ahead) {
-    return ahead == PITH_CUDA_ATTEND_PLAIN ? attend_plain_kernel(geo, type) : attend_ahead_kernel(geo, type);
-}
-size_t shared_for(const pith_geometry *geo) {
-    const uint32_t heads = geo->n_heads / geo->n_kv_heads <= 8 ? 8 : 16;
-    return (size_t)ATTEND_WARPS * heads * (geo->head_dim + 2) * sizeof(float);
-}
-
 } // namespace
 
 extern "C" uint32_t pith_cuda_attend_items(const pith_geometry *geo, uint32_t n, uint32_t max_rows) {
     // Where chunks grow, a lane has more of them than one of a row more.
     uint32_t most = chunks_of(max_rows);
-    for (uint32_t border : {2048u, LONGEST_IN_SMALL_CHUNKS})
+    for (uint32_t border : {LONGEST_IN_1_PAGE, LONGEST_IN_2_PAGES, LONGEST_IN_4_PAGES})
         if (max_rows > border && chunks_of(border) > most) most = chunks_of(border);
     return n * geo->n_kv_heads * most;
 }
@@ -91,11 +83,10 @@ extern "C" cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *c, const int
 
 extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_t layer, const uint16_t *q,
                                                const void *plan, void *parts, uint32_t cap_items, uint32_t n_blocks,
-                                               uint16_t *out, pith_half out_type, uint32_t ahead,
-                                               pith_cuda_follow follow, cudaStream_t stream) {
-    const attend_kernel run = kernel_for(&c->geo, c->type, ahead);
-    if (!run || n_blocks == 0 || ahead > 4) return cudaErrorInvalidValue;
-    if (ahead == PITH_CUDA_ATTEND_PLAIN) follow = PITH_CUDA_AFTER; // it does not wait of itself
+                                               uint16_t *out, pith_half out_type, pith_cuda_follow follow,
+                                               cudaStream_t stream) {
+    const attend_kernel k = attend_stream_kernel(&c->geo, c->type);
+    if (!k.run || n_blocks == 0) return cudaErrorInvalidValue;
     const item *items = static_cast<const item *>(plan) + (size_t)layer * (1 + cap_items);
     uint32_t *counters = static_cast<uint32_t *>(parts);
     const attend_args args = {sections_of(*c),
@@ -109,21 +100,21 @@ extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_
                               c->geo.n_heads,
                               c->geo.n_kv_heads,
                               out_type == PITH_HALF_BF16,
-                              follow == PITH_CUDA_EARLY,
-                              ahead};
-    return launch_chained(run, dim3(n_blocks), ATTEND_THREADS, shared_for(&c->geo), follow, stream, args);
+                              follow == PITH_CUDA_EARLY};
+    return launch_chained(k.run, dim3(n_blocks), k.threads, k.shared_bytes, follow, stream, args);
 }
 
-extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_half type, uint32_t ahead,
-                                               uint32_t *n_blocks) {
-    const attend_kernel run = kernel_for(geo, type, ahead);
+extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_half type, uint32_t *n_blocks) {
+    const attend_kernel k = attend_stream_kernel(geo, type);
     int device, n_sm, per_sm;
-    if (!run) return cudaErrorInvalidValue;
+    if (!k.run) return cudaErrorInvalidValue;
     // Also raises the limit of shared memory, which the launches rely on.
-    cudaError_t err = cudaFuncSetAttribute(run, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_for(geo));
+    cudaError_t err = cudaFuncSetAttribute(k.run, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k.shared_bytes);
+    // As it will be launched: how much is shared memory decides how many fit.
+    if (!err) err = cudaFuncSetAttribute(k.run, cudaFuncAttributePreferredSharedMemoryCarveout, CHAIN_CARVEOUT);
     if (!err) err = cudaGetDevice(&device);
     if (!err) err = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
-    if (!err) err = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, run, ATTEND_THREADS, shared_for(geo));
+    if (!err) err = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, k.run, (int)k.threads, k.shared_bytes);
     if (!err) *n_blocks = (uint32_t)n_sm * (uint32_t)(per_sm > 0 ? per_sm : 1);
     return err;
 }

@@ -1,7 +1,7 @@
 // Attention of a decode step: one query token of each sequence against the rows of its lanes, straight from pages.
 //
 // Rows are cut into chunks whose length follows from the lane's own row count alone; the chunks of all lanes are the
-// work items that a grid of fixed size takes one after another, so long and short sequences balance, and a captured
+// work items that the warps of a grid of fixed size take one after another, so long and short sequences balance, and a captured
 // graph keeps its parameters while the cache grows. Chunks merge in ascending order. So the bits of a token's result
 // depend on its own query and lanes, not on the batch.
 #ifndef PITH_CUDA_ATTEND_DECODE_H
@@ -9,10 +9,6 @@
 
 #include "cuda/cache.h"
 #include "cuda/chain.h"
-
-// How many slices (16 rows of K and V) a warp asks L2 for before it needs them, at most 4: any number gives the same
-// bits. PLAIN is another kernel, which asks for nothing and merges slower, to be measured against.
-enum { PITH_CUDA_ATTEND_PLAIN = 0, PITH_CUDA_ATTEND_AHEAD = 2 };
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,11 +32,11 @@ cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *, const int32_t *seq, u
 
 // q: device (n, H, d) of the cache's type, unscaled. out: device (n, H*d) of `out_type`; padding tokens are not
 // written. n_blocks: how many blocks the device holds at once, from pith_cuda_attend_blocks; any number gives the same
-// bits. Of what is read, a chain (chain.h) may make q and the newest row of each lane; PLAIN is always launched AFTER.
+// bits. Of what is read, a chain (chain.h) may make q and the newest row of each lane.
 cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *, uint32_t layer, const uint16_t *q, const void *plan,
                                     void *parts, uint32_t cap_items, uint32_t n_blocks, uint16_t *out,
-                                    pith_half out_type, uint32_t ahead, pith_cuda_follow, cudaStream_t);
-cudaError_t pith_cuda_attend_blocks(const pith_geometry *, pith_half type, uint32_t ahead, uint32_t *n_blocks);
+                                    pith_half out_type, pith_cuda_follow, cudaStream_t);
+cudaError_t pith_cuda_attend_blocks(const pith_geometry *, pith_half type, uint32_t *n_blocks);
 
 #ifdef __cplusplus
 }

@@ -8,15 +8,18 @@
 
 namespace pith {
 
-constexpr int ATTEND_WARPS = 4, ATTEND_THREADS = ATTEND_WARPS * 32;
-constexpr uint32_t FAN = 16; // parts that one block merges at a time
+constexpr uint32_t FAN = 16; // parts that are merged at a time
 
-// Chunks grow with the lane so that a short one still spreads over many multiprocessors and a long one has few parts to
-// merge. Whole pages; a function of the row count alone.
+// Chunks grow with the lane so that a short one still spreads over many warps and a long one has few parts to merge.
+// Whole pages; a function of the row count alone. One warp has a chunk, and half a page of it under way at a time: a
+// short lane's is read in two trips to memory. A part's sums are 4 KB where g is 8 and d 128, as much as 8 of the
+// chunk's rows, written and read once more: long lanes, which have chunks for all warps, have more rows to a part.
 // A lane has at most 16 * 128 chunks, and a chunk at most 32 pages, one for each lane of a warp.
-constexpr uint32_t LONGEST_IN_SMALL_CHUNKS = FAN * 128 * 4 * PITH_PAGE_ROWS;
+constexpr uint32_t LONGEST_IN_1_PAGE = FAN * PITH_PAGE_ROWS, LONGEST_IN_2_PAGES = 16384,
+                   LONGEST_IN_4_PAGES = FAN * 128 * 4 * PITH_PAGE_ROWS;
 __host__ __device__ inline uint32_t chunk_pages(uint32_t n_rows) {
-    return n_rows <= 2048 ? 2 : n_rows <= LONGEST_IN_SMALL_CHUNKS ? 4 : 32;
+    if (n_rows <= LONGEST_IN_2_PAGES) return n_rows <= LONGEST_IN_1_PAGE ? 1 : 2;
+    return n_rows <= LONGEST_IN_4_PAGES ? 4 : 32;
 }
 __host__ __device__ inline uint32_t chunks_of(uint32_t n_rows) {
     const uint32_t rows = chunk_pages(n_rows) * PITH_PAGE_ROWS;
@@ -39,55 +42,29 @@ struct attend_args {
     const item *plan; // of this layer
     const uint16_t *q;
     uint16_t *out;
-    float *parts;       // (cap, part_floats): sums (g, D), then maximum and weight of each head (g, 2)
-    uint32_t *counters; // (2, cap): arrived parts of a group of FAN, arrived groups of a lane
+    float *parts;       // (cap, part_floats), see part
+    uint32_t *counters; // (2, cap): arrived parts of a group of FAN, arrived groups of a lane; then how many were taken
     uint32_t cap, H, G;
     bool out_bf16;
-    bool early;     // see chain.h
-    uint32_t ahead; // slices
+    bool early; // see chain.h
 };
 
-// Parts begin on 16 bytes: they are written and merged four sums at a time.
-__host__ __device__ inline size_t part_floats(uint32_t g, uint32_t d) { return (g * (d + 2) + 3) / 4 * 4; }
-inline size_t counter_words(uint32_t cap) { return ((size_t)cap * 2 + 3) / 4 * 4; }
+// What an item leaves: sums as a warp's products have them, four to each of its lanes, (heads / 8, D / 16, 32, 4), then
+// maximum and weight of each head (heads, 2). Heads are padded to a multiple of 8; what is of padding alone is not
+// written. Parts begin on 16 bytes.
+constexpr uint32_t padded_heads(uint32_t g) { return g <= 8 ? 8 : 16; }
+inline size_t part_floats(uint32_t g, uint32_t d) { return (size_t)padded_heads(g) * (d + 2); }
+inline size_t counter_words(uint32_t cap) { return ((size_t)cap * 2 + 1 + 3) / 4 * 4; }
 
-template <int D> struct part {
-    float *acc; // (g, D)
-    float *ml;  // (g, 2)
+// A kernel for a head size, a number of heads and a type, and how its blocks are.
+struct attend_kernel {
+    void (*run)(attend_args); // NULL: there is none
+    uint32_t threads;
+    size_t shared_bytes;
 };
-template <int D> __device__ __forceinline__ part<D> part_at(const attend_args &p, uint32_t index, uint32_t g) {
-    float *base = p.parts + (size_t)index * part_floats(g, D);
-    return {base, base + (size_t)g * D};
-}
 
-__device__ __forceinline__ void store_out(const attend_args &p, size_t at, float x) {
-    p.out[at] = p.out_bf16 ? half_bits<true>(x) : half_bits<false>(x);
-}
-
-using attend_kernel = void (*)(attend_args);
-
-// For head sizes of 64 to 256 in steps of 32 and up to 16 query heads to a KV head; else NULL.
-attend_kernel attend_plain_kernel(const pith_geometry *, pith_half);
-attend_kernel attend_ahead_kernel(const pith_geometry *, pith_half);
-
-// The instance of KERNEL<D, NT, BF16> for a geometry.
-#define PITH_ATTEND_KERNEL_FOR(KERNEL, geo, type)                                                                      \
-    const uint32_t g = (geo)->n_heads / (geo)->n_kv_heads;                                                             \
-    if ((geo)->elt_bytes != 2 || g == 0 || g > 16) return nullptr;                                                     \
-    switch ((geo)->head_dim) {                                                                                         \
-        PITH_ATTEND_CASE(KERNEL, 64, type)                                                                             \
-        PITH_ATTEND_CASE(KERNEL, 96, type)                                                                             \
-        PITH_ATTEND_CASE(KERNEL, 128, type)                                                                            \
-        PITH_ATTEND_CASE(KERNEL, 160, type)                                                                            \
-        PITH_ATTEND_CASE(KERNEL, 192, type)                                                                            \
-        PITH_ATTEND_CASE(KERNEL, 224, type)                                                                            \
-        PITH_ATTEND_CASE(KERNEL, 256, type)                                                                            \
-    default: return nullptr;                                                                                           \
-    }
-#define PITH_ATTEND_CASE(KERNEL, D, type)                                                                              \
-    case D:                                                                                                            \
-        if (g <= 8) return (type) == PITH_HALF_BF16 ? KERNEL<D, 1, true> : KERNEL<D, 1, false>;                        \
-        return (type) == PITH_HALF_BF16 ? KERNEL<D, 2, true> : KERNEL<D, 2, false>;
+// For head sizes of 64 to 256 in steps of 32 and up to 16 query heads to a KV head.
+attend_kernel attend_stream_kernel(const pith_geometry *, pith_half);
 
 } // namespace pith
 

@@ -99,8 +99,8 @@ __global__ void __launch_bounds__(WIDE)
 // heads.
 //
 // A block has 256 candidates of one lane, 32 per warp, whose keys stay in registers while all g R queries stream by
-// through shared memory, 32 at a time. As in attend_decode.cu the order of d inside a dot product is free, so that 16
-// bytes of a row are the operands of two products.
+// through shared memory, 32 at a time. The order of d inside a dot product is free, so that 16 bytes of a row are the
+// operands of two products.
 
 constexpr int MASS_WARPS = 8, MASS_THREADS = MASS_WARPS * 32, MASS_ROWS = MASS_WARPS * 32, MASS_Q = 32;
 

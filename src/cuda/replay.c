@@ -12,10 +12,9 @@
 
 enum {
     ALIGN = 256,
-    // How a decode step runs: as it has been run on a device. What should be faster, the AHEAD kernel of attention,
-    // EARLY launches and weights asked for before their turn (PITH_CUDA_AHEAD_MOST), has been compiled and reasoned
-    // about, not measured (docs/speed-log.md); tests/cuda/test_step runs and times all of it.
-    ATTEND = PITH_CUDA_ATTEND_PLAIN,
+    // How a decode step runs: as it has been run on a device. What should be faster, EARLY launches and weights
+    // asked for before their turn (PITH_CUDA_AHEAD_MOST), has been compiled and reasoned about, not measured
+    // (docs/speed-log.md); tests/cuda/test_step runs and times all of it.
     FOLLOW = PITH_CUDA_OVERLAP,
     WEIGHTS_AHEAD = 0,
 };
@@ -86,7 +85,7 @@ pith_status pith_cuda_begin_values(pith_cuda *cuda, pith_error *err) {
     const pith_geometry *geo = &cuda->geo;
     cuda->tables = pith_new(cuda->alloc, pith_cuda_tables(cuda).end, 1);
     if (!cuda->tables) return pith_fail(err, PITH_E_MEMORY, "no memory for the inputs of a step");
-    PITH_CUDA_DO(cuda, pith_cuda_attend_blocks(geo, cuda->type, ATTEND, &cuda->n_attend_blocks));
+    PITH_CUDA_DO(cuda, pith_cuda_attend_blocks(geo, cuda->type, &cuda->n_attend_blocks));
     PITH_CUDA_DO(cuda, pith_cuda_attend_prefill_init(geo, cuda->type));
     for (uint32_t i = 0; i < INPUT_BLOCKS; i++)
         PITH_CUDA_DO(cuda, cudaEventCreateWithFlags(&cuda->copied[i], cudaEventDisableTiming));
@@ -292,7 +291,7 @@ static void run_attend(const pith_plan *p, const pith_launch *l, pith_cuda_follo
         cuda,
         p->shape.cls == PITH_CLASS_DECODE
             ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, cuda->attend_plan, cuda->attend_parts, cuda->cap_items,
-                                      cuda->n_attend_blocks, out, type, ATTEND, follow, cuda->stream)
+                                      cuda->n_attend_blocks, out, type, follow, cuda->stream)
             : pith_cuda_attend_prefill(&cuda->cache, l->layer, q, seq, p->shape.n_tokens, out, type, cuda->stream));
 }
 

@@ -24,15 +24,14 @@ struct manner {
     const char *name;
     pith_cuda_follow product, between; // products and norms; append and attention
     uint32_t ahead;
-    uint32_t attend;
 };
-static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER, 0, PITH_CUDA_ATTEND_AHEAD},
-                    FIRST = {"as first", PITH_CUDA_OVERLAP, PITH_CUDA_AFTER, 0, PITH_CUDA_ATTEND_PLAIN},
-                    OVERLAP = {"overlap", PITH_CUDA_OVERLAP, PITH_CUDA_OVERLAP, 0, PITH_CUDA_ATTEND_AHEAD},
-                    EARLY = {"early", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 0, PITH_CUDA_ATTEND_AHEAD},
-                    TWO = {"2 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 2, PITH_CUDA_ATTEND_AHEAD},
-                    SIX = {"6 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 6, PITH_CUDA_ATTEND_AHEAD},
-                    CHAIN = {"chain", PITH_CUDA_EARLY, PITH_CUDA_EARLY, PITH_CUDA_AHEAD_MOST, PITH_CUDA_ATTEND_AHEAD};
+static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER, 0},
+                    FIRST = {"as first", PITH_CUDA_OVERLAP, PITH_CUDA_AFTER, 0},
+                    OVERLAP = {"overlap", PITH_CUDA_OVERLAP, PITH_CUDA_OVERLAP, 0},
+                    EARLY = {"early", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 0},
+                    TWO = {"2 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 2},
+                    SIX = {"6 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 6},
+                    CHAIN = {"chain", PITH_CUDA_EARLY, PITH_CUDA_EARLY, PITH_CUDA_AHEAD_MOST};
 
 // Words that are finite and small as two bf16: random signs and mantissas, one exponent. Codes may be anything.
 __global__ void fill_kernel(uint32_t *p, size_t n, uint32_t keep, uint32_t set) {
@@ -237,7 +236,7 @@ struct step {
             }
             if (wants(ATTEND))
                 OK(pith_cuda_attend_decode(&c, layer, q.p, plan.p, parts.p, cap, n_blocks, attention.p, PITH_HALF_BF16,
-                                           how.attend, follow(how.between), stream));
+                                           follow(how.between), stream));
             if (wants(OUT))
                 multiply(out_of, columns, 1, attention.p, x.p, s.D, PITH_CUDA_OUT_ADD, follow(how.product), how.ahead);
             if (wants(NORM))
@@ -258,7 +257,7 @@ struct step {
         uint32_t n_blocks;
         cudaGraph_t graph;
         cudaGraphExec_t run;
-        OK(pith_cuda_attend_blocks(&geo, PITH_HALF_BF16, how.attend, &n_blocks));
+        OK(pith_cuda_attend_blocks(&geo, PITH_HALF_BF16, &n_blocks));
         OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
         launch(kinds, how, n_blocks, begins);
         OK(cudaStreamEndCapture(stream, &graph));

@@ -64,6 +64,13 @@ template <typename T> T __shfl_xor_sync(unsigned mask, T x, unsigned other) {
 template <typename T> T __shfl_up_sync(unsigned mask, T x, unsigned down) {
     return emulate::shuffle(mask, x, emulate::lane() < down ? emulate::lane() : emulate::lane() - down);
 }
+inline bool __any_sync(unsigned mask, bool x) {
+    return emulate::in_warp<char>(mask, (char)x, [](const char *in, char *out) {
+        char any = 0;
+        for (int i = 0; i < 32; i++) any |= in[i];
+        std::memset(out, any, 32);
+    });
+}
 inline unsigned __match_any_sync(unsigned mask, unsigned x) {
     return emulate::in_warp<unsigned>(mask, x, [](const unsigned *in, unsigned *out) {
         for (int i = 0; i < 32; i++) {
@@ -81,6 +88,12 @@ template <typename T> void __stcg(T *p, T x) { *p = x; }
 inline uint32_t atomicAdd(uint32_t *p, uint32_t x) {
     const uint32_t before = *p;
     *p += x;
+    return before;
+}
+
+inline uint32_t atomicInc(uint32_t *p, uint32_t last) { // from `last` back to 0
+    const uint32_t before = *p;
+    *p = before >= last ? 0 : before + 1;
     return before;
 }
 

@@ -26,11 +26,13 @@ inline void prefetch_bytes(const void *p, uint32_t bytes) {
 
 #define PITH_CUDA_DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::dynamic_shared())
 
-inline void copy16_async(void *shared, const void *global, bool valid) {
-    *static_cast<uint4 *>(shared) = valid ? *static_cast<const uint4 *>(global) : uint4{0, 0, 0, 0};
-}
-inline void copies_commit() {}
-template <int N> void copies_wait() {}
+// A copy's bytes are there when its thread has waited for it, and no sooner; what was there is lost at once.
+void copy16_async(void *shared, const void *global, bool valid = true);
+void copies_commit();
+void copies_wait_for_all_but(unsigned n_groups);
+template <int N> void copies_wait() { copies_wait_for_all_but(N); }
+
+inline uint32_t add_in_order(uint32_t *p, uint32_t x) { return atomicAdd(p, x); }
 
 // ------------------------------------------------------------------------------------------------ launches, clusters
 
@@ -38,6 +40,11 @@ inline void wait_for_previous() {}
 inline void let_next_start() {}
 inline void cluster_sync() { emulate::fault("no clusters"); }
 inline float cluster_load(const float *, uint32_t) { emulate::fault("no clusters"); }
+
+// ------------------------------------------------------------------------------------------------------- arithmetic
+
+inline float exp2_or_0(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+inline void keep(uint32_t &) {}
 
 // ----------------------------------------------------------------------------------------------------- tensor cores
 
