@@ -57,8 +57,6 @@ __device__ __forceinline__ uint2 load_x8(const void *p) {
     return v;
 }
 
-__device__ __forceinline__ void prefetch_line(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
-
 // Asks L2 for `bytes` at `p`, both multiples of 16, from one thread. A hint: nothing waits for it, and what is written
 // there later is seen all the same, since L2 is where all multiprocessors meet.
 __device__ __forceinline__ void prefetch_bytes(const void *p, uint32_t bytes) {
