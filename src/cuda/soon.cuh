@@ -10,19 +10,24 @@ namespace pith {
 // A thread's share of the pieces: of all, counted from the first, those with number `share`, `share + n_shares` and so
 // on. Also on the host, so that a test can see that shares are the whole.
 template <typename Ask>
-__host__ __device__ __forceinline__ void for_share(const pith_cuda_soon &soon, uint32_t share, uint32_t n_shares,
-                                                   Ask ask) {
+__host__ __device__ __forceinline__ Ask for_share(const pith_cuda_soon &soon, uint32_t share, uint32_t n_shares,
+                                                  Ask ask) {
     for (uint32_t i = 0; i < soon.n_pieces; i++) {
         const pith_cuda_piece &p = soon.piece[i];
         for (; share < p.count; share += n_shares) ask((const uint8_t *)p.at + (size_t)share * p.stride, p.bytes);
         share -= p.count;
     }
+    return ask;
 }
+
+struct AskL2 {
+    __device__ void operator()(const void *at, uint32_t bytes) const { prefetch_bytes(at, bytes); }
+};
 
 // Lanes of a warp ask one after the other, so shares of one warp should lie far apart: first a block's number, then its
 // warp's, then the lane's.
 __device__ __forceinline__ void ask_soon(const pith_cuda_soon &soon, uint32_t share, uint32_t n_shares) {
-    for_share(soon, share, n_shares, [](const void *at, uint32_t bytes) { prefetch_bytes(at, bytes); });
+    for_share(soon, share, n_shares, AskL2());
 }
 
 } // namespace pith

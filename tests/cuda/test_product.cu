@@ -200,6 +200,14 @@ static void check(const Case &c, Random &r) {
     for (int i = 0; i < 3; i++) cudaFree(dw[i]), cudaFree(dbias[i]), cudaFree(dy[i]);
 }
 
+struct Asked { // in place of L2
+    struct Piece {
+        const void *at;
+        uint32_t bytes;
+    } *next;
+    __host__ __device__ void operator()(const void *at, uint32_t bytes) { *next++ = {at, bytes}; }
+};
+
 // What is read first: inside the matrices, every piece once, whole lines, no more bytes than asked for and most of those.
 static void check_soon(pith_cuda_type type, pith_cuda_out out, uint32_t n_matrices, const uint32_t *m, uint32_t k,
                        uint32_t bytes) {
@@ -216,20 +224,26 @@ static void check_soon(pith_cuda_type type, pith_cuda_out out, uint32_t n_matric
     }
     pith_cuda_product_soon(&p, bytes, &p.soon);
     const uint32_t n_shares = 3 * 128;
-    size_t n_asked = 0, n_pieces = 0, asked = 0;
+    size_t n_pieces = 0, asked = 0;
     uint64_t n_wrong = p.soon.n_pieces > PITH_CUDA_SOON_MOST;
-    std::vector<uintptr_t> seen;
     for (uint32_t i = 0; i < p.soon.n_pieces; i++) n_pieces += p.soon.piece[i].count;
-    for (uint32_t share = 0; share < n_shares; share++)
-        pith::for_share(p.soon, share, n_shares, [&](const void *at, uint32_t n) {
-            const uintptr_t which = ((uintptr_t)at >> 40) - 1, begin = (uintptr_t)at & ((1ull << 40) - 1);
-            n_wrong += which >= n_matrices || begin + n > end[which] || n % 16 || begin % 16;
-            n_wrong += !l.block && n % 128 && n != k * 2;
-            seen.push_back((uintptr_t)at), n_asked++, asked += n;
-        });
+    std::vector<Asked::Piece> pieces(2 * n_pieces);
+    size_t n_asked = 0;
+    for (uint32_t share = 0; share < n_shares && n_asked <= n_pieces; share++) {
+        Asked to = {&pieces[n_asked]};
+        n_asked += pith::for_share(p.soon, share, n_shares, to).next - &pieces[n_asked];
+    }
+    n_wrong += n_asked != n_pieces || !n_asked;
+    std::vector<uintptr_t> seen;
+    for (size_t i = 0; i < n_asked; i++) {
+        const uintptr_t at = (uintptr_t)pieces[i].at, which = (at >> 40) - 1, begin = at & ((1ull << 40) - 1);
+        const uint32_t n = pieces[i].bytes;
+        n_wrong += which >= n_matrices || begin + n > end[which] || n % 16 || begin % 16;
+        n_wrong += !l.block && n % 128 && n != k * 2;
+        seen.push_back(at), asked += n;
+    }
     std::sort(seen.begin(), seen.end());
     n_wrong += std::adjacent_find(seen.begin(), seen.end()) != seen.end();
-    n_wrong += n_asked != n_pieces || !n_asked;
     const size_t most = bytes + bytes / 8 + (1u << 20); // supers come on top
     n_wrong += asked > most || asked < std::min<size_t>(total, bytes) / 2;
     char line[96];
