@@ -303,13 +303,12 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     uint4 x[X_AHEAD ? BUFFERS : 1][NT];
     if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
     bool asks = blockIdx.x + a.n_asking >= gridDim.x;
-    for (;;) {
+    while (step < n_steps) {
         if (asks && step + DEPTH * turn >= n_steps) { // all loads are on their way
             asks = false;
             ask_soon(a.soon, blockIdx.x + a.n_asking - gridDim.x + a.n_asking * (warp + WARPS * lane),
                      a.n_asking * THREADS);
         }
-        if (step >= n_steps) break;
 #pragma unroll
         for (int d = 0; d < DEPTH; d++) {
             if (step >= n_steps) break;

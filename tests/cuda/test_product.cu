@@ -226,7 +226,8 @@ static void check_soon(pith_cuda_type type, pith_cuda_out out, uint32_t n_matric
     const uint32_t n_shares = 3 * 128;
     size_t n_pieces = 0, asked = 0;
     uint64_t n_wrong = p.soon.n_pieces > PITH_CUDA_SOON_MOST;
-    for (uint32_t i = 0; i < p.soon.n_pieces; i++) n_pieces += p.soon.piece[i].count;
+    for (uint32_t i = 0; i < p.soon.n_pieces; i++)
+        n_pieces += p.soon.piece[i].count * ((p.soon.piece[i].bytes + 4095) / 4096);
     std::vector<Asked::Piece> pieces(2 * n_pieces);
     size_t n_asked = 0;
     for (uint32_t share = 0; share < n_shares && n_asked <= n_pieces; share++) {
@@ -239,7 +240,7 @@ static void check_soon(pith_cuda_type type, pith_cuda_out out, uint32_t n_matric
         const uintptr_t at = (uintptr_t)pieces[i].at, which = (at >> 40) - 1, begin = at & ((1ull << 40) - 1);
         const uint32_t n = pieces[i].bytes;
         n_wrong += which >= n_matrices || begin + n > end[which] || n % 16 || begin % 16;
-        n_wrong += !l.block && n % 128 && n != k * 2;
+        n_wrong += !l.block && n % 128 && n != k * 2 % 4096;
         seen.push_back(at), asked += n;
     }
     std::sort(seen.begin(), seen.end());
