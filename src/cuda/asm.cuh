@@ -76,6 +76,17 @@ __device__ __forceinline__ void copy16_async(void *shared, const void *global, b
     const int bytes = valid ? 16 : 0; // the rest of the 16 is filled with 0
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(bytes) : "memory");
 }
+// Weights: past L1 where the instruction can, as load_weights() has them.
+__device__ __forceinline__ void copy_weights16_async(void *shared, const void *global) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(global)
+                 : "memory");
+}
+template <int BYTES> __device__ __forceinline__ void copy_weights_async(void *shared, const void *global) { // 4 or 8
+    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2;" ::"r"((uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(global), "n"(BYTES)
+                 : "memory");
+}
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");

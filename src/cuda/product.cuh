@@ -55,7 +55,8 @@ struct ProductArgs {
 
 template <typename T16_> struct FloatRows {
     using T16 = T16_;
-    static constexpr bool SPLIT_X = false;
+    static constexpr bool SPLIT_X = false, IN_SHARED = false;
+    static constexpr uint32_t SLOT_BYTES = 0;
     static constexpr uint32_t MAX_TOKENS = 64;
     __host__ __device__ static constexpr int depth(int nt) { return nt <= 1 ? 3 : 2; }
     __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? BLOCKS_PER_SM : 2; }
@@ -108,7 +109,9 @@ template <pith_cuda_type TYPE> __host__ __device__ constexpr pith_quant_layout l
 
 template <pith_cuda_type TYPE> struct QuantRows {
     using T16 = __nv_bfloat16;
-    static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K;
+    static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K, IN_SHARED = true;
+    static constexpr pith_quant_layout LAYOUT = layout_known<TYPE>();
+    static constexpr uint32_t SLOT_BYTES = LAYOUT.code_bytes + LAYOUT.scale_bytes + LAYOUT.super_bytes;
     static constexpr uint32_t MAX_TOKENS = 32;
     // K types hold more registers per step, Q6_K the most: activations come late, and fewer blocks fit.
     static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, WIDEST = TYPE == PITH_CUDA_Q6_K;
@@ -123,15 +126,25 @@ template <pith_cuda_type TYPE> struct QuantRows {
         const uint8_t *w = (const uint8_t *)p.w;
         codes = w + at.code, scales = w + at.scale, supers = w + at.super;
     }
-    __device__ void load(Stage &s, uint32_t step) const {
-        constexpr pith_quant_layout l = layout_known<TYPE>();
+    // A slot of shared memory has a step as the planes have it. Each lane reads what it has copied itself.
+    __device__ void copy(uint8_t *slot, uint32_t step, uint32_t lane) const {
+        constexpr pith_quant_layout l = LAYOUT;
 #pragma unroll
         for (int i = 0; i < Stage::CODE_LOADS; i++)
-            s.code[i] = load_weights(codes + (size_t)step * l.code_bytes + i * 512);
-        s.scale = load_weights4(scales + (size_t)step * l.scale_bytes);
-        const uint8_t *super = supers + (size_t)(step / (PITH_SUPER / PITH_STEP)) * l.super_bytes;
-        if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = load_shared8(super);
-        if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = load_shared4(super);
+            copy_weights16_async(slot + i * 512 + lane * 16, codes + (size_t)step * l.code_bytes + i * 512);
+        copy_weights_async<4>(slot + l.code_bytes + lane * 4, scales + (size_t)step * l.scale_bytes);
+        if constexpr (l.super_bytes > 0)
+            copy_weights_async<l.super_bytes / 32>(slot + l.code_bytes + l.scale_bytes + lane * (l.super_bytes / 32),
+                                                   supers + (size_t)(step / (PITH_SUPER / PITH_STEP)) * l.super_bytes);
+    }
+    __device__ static void take(Stage &s, const uint8_t *slot, uint32_t lane) {
+        constexpr pith_quant_layout l = LAYOUT;
+#pragma unroll
+        for (int i = 0; i < Stage::CODE_LOADS; i++) s.code[i] = *(const uint4 *)(slot + i * 512 + lane * 16);
+        s.scale = *(const uint32_t *)(slot + l.code_bytes + lane * 4);
+        const uint8_t *super = slot + l.code_bytes + l.scale_bytes;
+        if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = *(const uint2 *)(super + lane * 8);
+        if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = *(const uint32_t *)(super + lane * 4);
     }
     // The four lanes of a row all need the scales of eight rows. Each lane makes those of one pair and the warp
     // exchanges them: `scratch` is (32) of this warp, another one in the next step, so that one barrier of the warp is
@@ -270,7 +283,10 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     constexpr int DEPTH = Rows::depth(NT);
     constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2; // of activations and of scales, which take turns
     constexpr bool X_AHEAD = Rows::x_ahead(NT); // where registers allow, activations come a step early too
-    __shared__ float part[WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4)];
+    constexpr bool IN_SHARED = Rows::IN_SHARED;
+    constexpr uint32_t PART_BYTES = WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4) * sizeof(float);
+    constexpr uint32_t SLOTS_BYTES = WARPS * DEPTH * Rows::SLOT_BYTES;
+    __shared__ uint4 memory[(PART_BYTES > SLOTS_BYTES ? PART_BYTES : SLOTS_BYTES) / sizeof(uint4)]; // slots, then sums
     __shared__ float total[8 * NT * TOTAL_ROWS];
     __shared__ float4 scratch[WARPS][BUFFERS][32];
 
@@ -287,10 +303,16 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
 
     let_next_start_early(a.early);
     const Rows rows(a, p, slab, lane);
-    typename Rows::Stage stage[DEPTH];
+    typename Rows::Stage stage[IN_SHARED ? 1 : DEPTH];
+    [[maybe_unused]] uint8_t *slots = (uint8_t *)memory + warp * DEPTH * Rows::SLOT_BYTES;
+    const auto ask = [&](int d, uint32_t at) {
+        if constexpr (IN_SHARED) {
+            if (at < n_steps) rows.copy(slots + d * Rows::SLOT_BYTES, at, lane);
+            copies_commit(); // also nothing: the number of those behind a step is always the same
+        } else if (at < n_steps) rows.load(stage[d], at);
+    };
 #pragma unroll
-    for (int d = 0; d < DEPTH; d++)
-        if (step + d * turn < n_steps) rows.load(stage[d], step + d * turn);
+    for (int d = 0; d < DEPTH; d++) ask(d, step + d * turn);
 
     wait_and_let_next_start(a.early);
 
@@ -314,14 +336,19 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
             if (step >= n_steps) break;
             if (!X_AHEAD) load_step_x<Rows, NT>(x[0], x0, x_at, step);
             else if (step + turn < n_steps) load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + turn);
-            Rows::template multiply<NT>(c, stage[d], x[X_AHEAD ? d % BUFFERS : 0], scratch[warp][d % BUFFERS],
+            if constexpr (IN_SHARED) {
+                copies_wait<DEPTH - 1>();
+                Rows::take(stage[0], slots + d * Rows::SLOT_BYTES, lane);
+            }
+            Rows::template multiply<NT>(c, stage[IN_SHARED ? 0 : d], x[X_AHEAD ? d % BUFFERS : 0], scratch[warp][d % BUFFERS],
                                          lane);
-            if (step + DEPTH * turn < n_steps) rows.load(stage[d], step + DEPTH * turn);
+            ask(d, step + DEPTH * turn);
             step += turn;
         }
     }
 
-    add_warps<NT>(c, part, total);
+    if (IN_SHARED) __syncthreads(); // all slots are free
+    add_warps<NT>(c, (float *)memory, total);
     if (a.n_blocks_k > 1) cluster_sync();
     finish<T16>(a, p, slab, rank, total);
     if (a.n_blocks_k > 1) cluster_sync(); // no block ends while another reads its sums

@@ -28,6 +28,14 @@ inline void prefetch_bytes(const void *p, uint32_t bytes) {
 inline void copy16_async(void *shared, const void *global, bool valid) {
     *static_cast<uint4 *>(shared) = valid ? *static_cast<const uint4 *>(global) : uint4{0, 0, 0, 0};
 }
+inline void copy_weights16_async(void *shared, const void *global) {
+    *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
+}
+template <int BYTES> void copy_weights_async(void *shared, const void *global) {
+    static_assert(BYTES == 4 || BYTES == 8);
+    if (BYTES == 4) *static_cast<uint32_t *>(shared) = *static_cast<const uint32_t *>(global);
+    else *static_cast<uint2 *>(shared) = *static_cast<const uint2 *>(global);
+}
 inline void copies_commit() {}
 template <int N> void copies_wait() {}
 
