@@ -113,9 +113,9 @@ template <pith_cuda_type TYPE> struct QuantRows {
     static constexpr pith_quant_layout LAYOUT = layout_known<TYPE>();
     static constexpr uint32_t SLOT_BYTES = LAYOUT.code_bytes + LAYOUT.scale_bytes + LAYOUT.super_bytes;
     static constexpr uint32_t MAX_TOKENS = 32;
-    // K types hold more registers per step, Q6_K the most: activations come late, and fewer blocks fit.
-    static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, WIDEST = TYPE == PITH_CUDA_Q6_K;
-    __host__ __device__ static constexpr int depth(int nt) { return nt > 3 && WIDEST ? 2 : 4; }
+    // K types hold more registers per step: activations come late.
+    static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, FEW_BYTES = LAYOUT.code_bytes == 1024;
+    __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt <= 2 ? 6 : 4; }
     __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? BLOCKS_PER_SM : 2; }
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= (WIDE ? 1 : 2); }
     using Stage = Tile<TYPE>;
@@ -152,35 +152,39 @@ template <pith_cuda_type TYPE> struct QuantRows {
     template <int NT>
     __device__ static void multiply(float (&c)[TILES][NT][4], const Stage &s, const uint4 (&x)[NT], float4 *scratch,
                                     uint32_t lane) {
-        scratch[lane] = s.scales();
+        float4 scales = s.scales();
+        if constexpr (TYPE == PITH_CUDA_Q4_K) scales.y *= 1 / 128.f, scales.w *= 1 / 128.f; // see below
+        scratch[lane] = scales;
         __syncwarp();
-        // What a minimum multiplies is the sum of the block's activations: a product with ones, in every row the same.
-        [[maybe_unused]] float sum[NT][2];
-        if constexpr (TYPE == PITH_CUDA_Q4_K) {
-            const uint32_t ones[4] = {BF16_ONE_TWICE, BF16_ONE_TWICE, BF16_ONE_TWICE, BF16_ONE_TWICE};
+        // Codes are multiplied with the type's zero in them (quant.cuh), and sums begin with what that brings too much: minus
+        // zero times the activations, which is the same in every row. Q4_K's is 128, and its minimum multiplies the
+        // activations' sum too: 1 / -128 of it. Q6_K has two scales: x for the first half of k, y for the second.
+        constexpr bool HAS_ZERO = Stage::MINUS_ZERO != 0, TWO = TYPE == PITH_CUDA_Q6_K;
+        float zero[NT][TWO ? 2 : 1][4] = {};
+        if constexpr (HAS_ZERO) {
+            const uint32_t all[4] = {Stage::MINUS_ZERO, Stage::MINUS_ZERO, Stage::MINUS_ZERO, Stage::MINUS_ZERO};
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
-                float d[4] = {0, 0, 0, 0};
-                mma<T16>(d, ones, x[nt].x, x[nt].y);
-                mma<T16>(d, ones, x[nt].z, x[nt].w);
-                sum[nt][0] = d[0], sum[nt][1] = d[1];
+                mma<T16>(zero[nt][0], all, x[nt].x, x[nt].y);
+                mma<T16>(zero[nt][TWO], all, x[nt].z, x[nt].w);
             }
         }
 #pragma unroll
         for (int mt = 0; mt < TILES; mt++) {
-            const uint32_t first[4] = {s.pair(mt, 0, 0), s.pair(mt, 1, 0), s.pair(mt, 0, 1), s.pair(mt, 1, 1)};
-            const uint32_t second[4] = {s.pair(mt, 0, 2), s.pair(mt, 1, 2), s.pair(mt, 0, 3), s.pair(mt, 1, 3)};
+            const uint32_t first[4] = {s.raw(mt, 0, 0), s.raw(mt, 1, 0), s.raw(mt, 0, 1), s.raw(mt, 1, 1)};
+            const uint32_t second[4] = {s.raw(mt, 0, 2), s.raw(mt, 1, 2), s.raw(mt, 0, 3), s.raw(mt, 1, 3)};
             if (NT == 4 || (NT == 2 && WIDE))
                 __syncwarp(); // keeps the compiler from decoding every tile first: registers are short
             const float4 q = scratch[mt * 8 + lane / 4];
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
-                float d[4] = {0, 0, 0, 0};
+                const float(&z)[4] = zero[nt][0];
+                float d[4];
                 float(&y)[4] = c[mt][nt];
-                mma<T16>(d, first, x[nt].x, x[nt].y);
-                if constexpr (TYPE == PITH_CUDA_Q6_K) { // two scales: x for the first half of k, y for the second
-                    float e[4] = {0, 0, 0, 0};
-                    mma<T16>(e, second, x[nt].z, x[nt].w);
+                mma_from<T16>(d, z, first, x[nt].x, x[nt].y);
+                if constexpr (TWO) {
+                    float e[4];
+                    mma_from<T16>(e, zero[nt][TWO], second, x[nt].z, x[nt].w);
                     y[0] = fmaf(q.y, e[0], fmaf(q.x, d[0], y[0])), y[1] = fmaf(q.y, e[1], fmaf(q.x, d[1], y[1]));
                     y[2] = fmaf(q.w, e[2], fmaf(q.z, d[2], y[2])), y[3] = fmaf(q.w, e[3], fmaf(q.z, d[3], y[3]));
                 } else {
@@ -189,8 +193,8 @@ template <pith_cuda_type TYPE> struct QuantRows {
                     y[2] = fmaf(q.z, d[2], y[2]), y[3] = fmaf(q.z, d[3], y[3]);
                 }
                 if constexpr (TYPE == PITH_CUDA_Q4_K) {
-                    y[0] = fmaf(-q.y, sum[nt][0], y[0]), y[1] = fmaf(-q.y, sum[nt][1], y[1]);
-                    y[2] = fmaf(-q.w, sum[nt][0], y[2]), y[3] = fmaf(-q.w, sum[nt][1], y[3]);
+                    y[0] = fmaf(q.y, z[0], y[0]), y[1] = fmaf(q.y, z[1], y[1]);
+                    y[2] = fmaf(q.w, z[0], y[2]), y[3] = fmaf(q.w, z[1], y[3]);
                 }
             }
         }

@@ -68,6 +68,12 @@ template <typename T16> void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t
     mma<std::is_same_v<T16, __nv_bfloat16>>(c, a, b0, b1);
 }
 
+template <typename T16>
+void mma_from(float (&d)[4], const float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    std::memcpy(d, c, sizeof d);
+    mma<T16>(d, a, b0, b1);
+}
+
 // ------------------------------------------------------------------------------------- matrices of 8x8 16-bit elements
 
 // What lane `lane` holds of the transpose of a matrix whose row r begins at row(r).
