@@ -25,19 +25,19 @@ inline void prefetch_bytes(const void *p, uint32_t bytes) {
 
 #define PITH_CUDA_DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::dynamic_shared())
 
-inline void copy16_async(void *shared, const void *global, bool valid) {
-    *static_cast<uint4 *>(shared) = valid ? *static_cast<const uint4 *>(global) : uint4{0, 0, 0, 0};
+inline void copy_on(size_t bytes, void *shared, const void *global, bool valid = true) {
+    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % bytes)
+        emulate::fault("a copy off its alignment");
+    emulate::copy_later(shared, valid ? global : nullptr, bytes);
 }
-inline void copy_weights16_async(void *shared, const void *global) {
-    *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
-}
+inline void copy16_async(void *shared, const void *global, bool valid) { copy_on(16, shared, global, valid); }
+inline void copy_weights16_async(void *shared, const void *global) { copy_on(16, shared, global); }
 template <int BYTES> void copy_weights_async(void *shared, const void *global) {
     static_assert(BYTES == 4 || BYTES == 8);
-    if (BYTES == 4) *static_cast<uint32_t *>(shared) = *static_cast<const uint32_t *>(global);
-    else *static_cast<uint2 *>(shared) = *static_cast<const uint2 *>(global);
+    copy_on(BYTES, shared, global);
 }
-inline void copies_commit() {}
-template <int N> void copies_wait() {}
+inline void copies_commit() { emulate::commit_copies(); }
+template <int N> void copies_wait() { emulate::wait_for_copies(N); }
 
 // ------------------------------------------------------------------------------------------------ launches, clusters
 
