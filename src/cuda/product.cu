@@ -2,8 +2,8 @@
 
 namespace pith {
 
-// The card that launches are cut for. ROOM: the blocks for which clusters of any size find room, since the blocks of one
-// must share one of the card's parts of 16 or 18 SMs.
+// The card that launches are cut for. ROOM: the blocks for which clusters of any size find room, since the blocks of
+// one must share one of the card's parts of 16 or 18 SMs.
 constexpr uint32_t SLOTS = 132 * BLOCKS_PER_SM, ROOM = 336, MOST_ALONG_K = 6, LEAST_STEPS = 4;
 
 // Blocks that share a slab. One block more than the card holds at once costs as much as all of them again, so what fits

@@ -2,15 +2,18 @@
 //
 // A block is four warps and computes 64 rows of W (a slab) for all tokens. Its warps share no rows and no activations:
 // each takes every fourth *step* of 32 k and multiplies all 64 rows of it, so weights and activations go from memory to
-// registers as tensor core operands, 16 bytes per load, without shared memory and without a barrier until the sums are
+// registers as tensor core operands, 16 bytes per load, without an exchange and without a barrier until the sums are
 // added at the end. Since the order of k inside a step is free, a lane's 16 bytes (8 consecutive k of its row) serve as
 // the operands of two instructions, and activations are read by the same rule: neither is shuffled.
 //
 // Bound: bytes of W. To keep 4.2 TB/s busy over a latency of about 0.7 us, 3 MB must be on their way, 22 KB per SM. A
-// warp holds DEPTH steps in registers, of which all but the one that it multiplies are on their way: 4 KB each in
-// bf16, 2.1 KB in Q8_0, 1.1 KB in four bits. With 12 warps per SM (up to 16 tokens) those are 96 or 48 KB in bf16, 76 KB
-// in Q8_0, 41 KB in Q4_0; with 8 (more tokens) 32, 50 and 27. Three blocks per SM were measured to be best: with four a
-// block's loads leave no registers for a third step, with two too little is on its way.
+// warp holds DEPTH steps, of which all but the one that it multiplies are on their way: 4 KB each in bf16, 2.1 KB in
+// Q8_0, 1.1 KB in four bits. With 12 warps per SM (up to 16 tokens) those are 96 or 48 KB in bf16, 76 KB in Q8_0, 69 KB
+// in four bits; with 8 (more tokens) 32, 50 and 27. Three blocks per SM were measured to be best.
+//
+// Packed weights are held in shared memory, where asynchronous copies bring them: these are waited for in their order.
+// Held in registers they are not, since the compiler counts all of a warp's loads together and one that is waited for
+// waits for those behind it; that is how bf16 and f16 still are, whose steps are larger than the waits between them.
 //
 // Activations come from L1 and L2: n/64 bytes for each byte of W, which is why a block has 64 rows and not 16.
 //
@@ -46,8 +49,8 @@ struct ProductArgs {
     uint32_t n, k;
     uint32_t n_blocks_k; // blocks of a cluster
     pith_cuda_out out;
-    bool early;         // see chain.h
-    uint32_t n_asking;  // of the last blocks: those that the card holds at once when the launch ends
+    bool early;        // see chain.h
+    uint32_t n_asking; // of the last blocks: those that the card holds at once when the launch ends
     pith_cuda_soon soon;
 };
 
@@ -156,9 +159,9 @@ template <pith_cuda_type TYPE> struct QuantRows {
         if constexpr (TYPE == PITH_CUDA_Q4_K) scales.y *= 1 / 128.f, scales.w *= 1 / 128.f; // see below
         scratch[lane] = scales;
         __syncwarp();
-        // Codes are multiplied with the type's zero in them (quant.cuh), and sums begin with what that brings too much: minus
-        // zero times the activations, which is the same in every row. Q4_K's is 128, and its minimum multiplies the
-        // activations' sum too: 1 / -128 of it. Q6_K has two scales: x for the first half of k, y for the second.
+        // Codes are multiplied with the type's zero in them (quant.cuh), and sums begin with what that brings too much:
+        // minus zero times the activations, which is the same in every row. Q4_K's is 128, and its minimum multiplies
+        // the activations' sum too: 1 / -128 of it. Q6_K has two scales: x for the first half of k, y for the second.
         constexpr bool HAS_ZERO = Stage::MINUS_ZERO != 0, TWO = TYPE == PITH_CUDA_Q6_K;
         float zero[NT][TWO ? 2 : 1][4] = {};
         if constexpr (HAS_ZERO) {
@@ -286,7 +289,7 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     using T16 = typename Rows::T16;
     constexpr int DEPTH = Rows::depth(NT);
     constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2; // of activations and of scales, which take turns
-    constexpr bool X_AHEAD = Rows::x_ahead(NT); // where registers allow, activations come a step early too
+    constexpr bool X_AHEAD = Rows::x_ahead(NT);    // where registers allow, activations come a step early too
     constexpr bool IN_SHARED = Rows::IN_SHARED;
     constexpr uint32_t PART_BYTES = WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4) * sizeof(float);
     constexpr uint32_t SLOTS_BYTES = WARPS * DEPTH * Rows::SLOT_BYTES;
@@ -339,13 +342,14 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
         for (int d = 0; d < DEPTH; d++) {
             if (step >= n_steps) break;
             if (!X_AHEAD) load_step_x<Rows, NT>(x[0], x0, x_at, step);
-            else if (step + turn < n_steps) load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + turn);
+            else if (step + turn < n_steps)
+                load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + turn);
             if constexpr (IN_SHARED) {
                 copies_wait<DEPTH - 1>();
                 Rows::take(stage[0], slots + d * Rows::SLOT_BYTES, lane);
             }
-            Rows::template multiply<NT>(c, stage[IN_SHARED ? 0 : d], x[X_AHEAD ? d % BUFFERS : 0], scratch[warp][d % BUFFERS],
-                                         lane);
+            Rows::template multiply<NT>(c, stage[IN_SHARED ? 0 : d], x[X_AHEAD ? d % BUFFERS : 0],
+                                        scratch[warp][d % BUFFERS], lane);
             ask(d, step + DEPTH * turn);
             step += turn;
         }

@@ -56,9 +56,9 @@ template <pith_cuda_type TYPE> struct Tile {
     uint2 super; // Q6_K: x alone
 
     // What is to be taken from raw() for the element itself, twice as bf16, negative. Q8_0: nothing.
-    static constexpr uint32_t MINUS_ZERO = TYPE == PITH_CUDA_Q4_0   ? 0xc308c308u  // 136
-                                           : TYPE == PITH_CUDA_Q4_K ? 0xc300c300u  // 128
-                                           : TYPE == PITH_CUDA_Q6_K ? 0xc320c320u  // 160
+    static constexpr uint32_t MINUS_ZERO = TYPE == PITH_CUDA_Q4_0   ? 0xc308c308u // 136
+                                           : TYPE == PITH_CUDA_Q4_K ? 0xc300c300u // 128
+                                           : TYPE == PITH_CUDA_Q6_K ? 0xc320c320u // 160
                                                                     : 0;
 
     // Elements 2 j and 2 j + 1 of the lane's row g (upper 0) or g + 8 (upper 1) of 16-row tile mt, as two bf16.

@@ -2,8 +2,8 @@
 //
 // Between the last loads of one product and the first multiplications of the next, memory rests for several
 // microseconds: sums are added, a norm is computed, x travels. What the next product reads first does not depend on any
-// of it. So a launch is told where that lies, and its blocks, when they have no more loads of their own to issue, ask L2
-// for it. Not before: it would come out of their own bandwidth, and be gone again before its turn.
+// of it. So a launch is told where that lies, and its blocks, when they have no more loads of their own to issue, ask
+// L2 for it. Not before: it would come out of their own bandwidth, and be gone again before its turn.
 //
 // A hint, which changes no value. This header is shared with CUDA sources: valid C and C++.
 #ifndef PITH_CUDA_SOON_H

@@ -204,11 +204,12 @@ struct Asked { // in place of L2
     struct Piece {
         const void *at;
         uint32_t bytes;
-    } *next;
+    } * next;
     __host__ __device__ void operator()(const void *at, uint32_t bytes) { *next++ = {at, bytes}; }
 };
 
-// What is read first: inside the matrices, every piece once, whole lines, no more bytes than asked for and most of those.
+// What is read first: inside the matrices, every piece once, whole lines, no more bytes than asked for and most of
+// those.
 static void check_soon(pith_cuda_type type, pith_cuda_out out, uint32_t n_matrices, const uint32_t *m, uint32_t k,
                        uint32_t bytes) {
     const pith_quant_layout l = pith_quant_layout_of(type);
@@ -395,8 +396,8 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
         }
         return p;
     };
-    // One after the other, in a chain, and in a chain in which each asks for what the next one reads first: recorded, so
-    // that the host's time for a launch is not what is seen.
+    // One after the other, in a chain, and in a chain in which each asks for what the next one reads first: recorded,
+    // so that the host's time for a launch is not what is seen.
     const uint32_t n_launches = std::max(n_copies, 28u);
     cudaStream_t stream;
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));

@@ -23,7 +23,7 @@ static constexpr unsigned ALL = (1u << N_KINDS) - 1, BETWEEN = 1u << NORM | 1u <
 struct manner {
     const char *name;
     pith_cuda_follow product, between; // products and norms; append and attention
-    uint32_t soon; // bytes that a product asks for on behalf of the next
+    uint32_t soon;                     // bytes that a product asks for on behalf of the next
     uint32_t attend;
 };
 static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER, 0, PITH_CUDA_ATTEND_AHEAD},

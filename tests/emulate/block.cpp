@@ -9,9 +9,8 @@
 // of its lanes attend are faults. Copies that a thread does not wait for are made when it does.
 //
 // What is not: blocks at the same time, and so clusters and launches that overlap; races between two instructions of a
-// warp with no wait between them; the order of memory between blocks (fences do nothing); caches; registers, the limit of
-// shared memory but for what a launch asks for, time.
-// Tensor cores add in double and round once.
+// warp with no wait between them; the order of memory between blocks (fences do nothing); caches; registers, the limit
+// of shared memory but for what a launch asks for, time. Tensor cores add in double and round once.
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
