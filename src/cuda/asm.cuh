@@ -57,8 +57,6 @@ __device__ __forceinline__ uint2 load_x8(const void *p) {
     return v;
 }
 
-__device__ __forceinline__ void prefetch_line(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
-
 // Asks L2 for `bytes` at `p`, both multiples of 16, from one thread. A hint: nothing waits for it, and what is written
 // there later is seen all the same, since L2 is where all multiprocessors meet.
 __device__ __forceinline__ void prefetch_bytes(const void *p, uint32_t bytes) {
@@ -81,6 +79,17 @@ __device__ __forceinline__ void copy16_async(void *shared, const void *global, b
 __device__ __forceinline__ void copy16_async(void *shared, const void *global) {
     const uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(global) : "memory");
+}
+// Weights: past L1 where the instruction can, as load_weights() has them.
+__device__ __forceinline__ void copy_weights16_async(void *shared, const void *global) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(global)
+                 : "memory");
+}
+template <int BYTES> __device__ __forceinline__ void copy_weights_async(void *shared, const void *global) { // 4 or 8
+    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2;" ::"r"((uint32_t)__cvta_generic_to_shared(shared)),
+                 "l"(global), "n"(BYTES)
+                 : "memory");
 }
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait() {
@@ -159,6 +168,17 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
             "{%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// d = c + a b, where c stays.
+template <typename T16>
+__device__ __forceinline__ void mma_from(float (&d)[4], const float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                         uint32_t b1) {
+    static_assert(__is_same(T16, __nv_bfloat16), "as it is needed");
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
 // The same for kernels that know their type as a bool.

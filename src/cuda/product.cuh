@@ -2,19 +2,23 @@
 //
 // A block is four warps and computes 64 rows of W (a slab) for all tokens. Its warps share no rows and no activations:
 // each takes every fourth *step* of 32 k and multiplies all 64 rows of it, so weights and activations go from memory to
-// registers as tensor core operands, 16 bytes per load, without shared memory and without a barrier until the sums are
+// registers as tensor core operands, 16 bytes per load, without an exchange and without a barrier until the sums are
 // added at the end. Since the order of k inside a step is free, a lane's 16 bytes (8 consecutive k of its row) serve as
 // the operands of two instructions, and activations are read by the same rule: neither is shuffled.
 //
 // Bound: bytes of W. To keep 4.2 TB/s busy over a latency of about 0.7 us, 3 MB must be on their way, 22 KB per SM. A
-// warp holds DEPTH steps in registers, of which all but the one that it multiplies are on their way: 4 KB each in
-// bf16, 2.1 KB in Q8_0, 1.1 KB in four bits. With 16, 12 or 8 warps per SM (up to 8, up to 16 and more tokens) those
-// are at least 64, 48 and 32 KB in bf16, 101, 76 and 50 KB in Q8_0, 55, 41 and 27 KB in Q4_0.
+// warp holds DEPTH steps, of which all but the one that it multiplies are on their way: 4 KB each in bf16, 2.1 KB in
+// Q8_0, 1.1 KB in four bits. With 12 warps per SM (up to 16 tokens) those are 96 or 48 KB in bf16, 76 KB in Q8_0, 69 KB
+// in four bits; with 8 (more tokens) 32, 50 and 27. Three blocks per SM were measured to be best.
+//
+// Packed weights are held in shared memory, where asynchronous copies bring them: these are waited for in their order.
+// Held in registers they are not, since the compiler counts all of a warp's loads together and one that is waited for
+// waits for those behind it; that is how bf16 and f16 still are, whose steps are larger than the waits between them.
 //
 // Activations come from L1 and L2: n/64 bytes for each byte of W, which is why a block has 64 rows and not 16.
 //
-// A slab of a matrix with few rows is shared by a cluster of two or four blocks, which take turns of four steps each
-// and add their sums through distributed shared memory. The order of a sum: steps ascending within a warp, then warps,
+// A slab of a matrix with few rows is shared by a cluster of up to six blocks, which take turns of four steps each and
+// add their sums through distributed shared memory. The order of a sum: steps ascending within a warp, then warps,
 // then blocks. The number of tokens changes none of it.
 #ifndef PITH_CUDA_PRODUCT_CUH
 #define PITH_CUDA_PRODUCT_CUH
@@ -24,10 +28,12 @@
 #include "cuda/half.cuh"
 #include "cuda/product.h"
 #include "cuda/quant.cuh"
+#include "cuda/soon.cuh"
 
 namespace pith {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, TILES = PITH_SLAB / 16;
+constexpr int BLOCKS_PER_SM = 3; // for up to 16 tokens; product.cu cuts matrices for it
 
 struct ProductPart {
     const void *w, *w_up;        // w_up: rows of the slab's second half; NULL: all 64 from w
@@ -41,34 +47,34 @@ struct ProductArgs {
     ProductPart part[PITH_CUDA_PRODUCT_MAX_MATRICES];
     const void *x; // (n, k)
     uint32_t n, k;
-    uint32_t n_blocks_k; // blocks of a cluster: 1, 2, 4
+    uint32_t n_blocks_k; // blocks of a cluster
     pith_cuda_out out;
-    uint32_t ahead;
-    bool early; // see chain.h
+    bool early;        // see chain.h
+    uint32_t n_asking; // of the last blocks: those that the card holds at once when the launch ends
+    pith_cuda_soon soon;
 };
 
 // ------------------------------------------------------------------------------------------------------- bf16 and f16
 
 template <typename T16_> struct FloatRows {
     using T16 = T16_;
-    static constexpr bool SPLIT_X = false;
-    static constexpr uint32_t MAX_TOKENS = 64, STEP_BYTES = PITH_SLAB * PITH_STEP * 2;
-    __host__ __device__ static constexpr int depth(int) { return 2; }
-    __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 1 ? 4 : nt <= 2 ? 3 : 2; }
+    static constexpr bool SPLIT_X = false, IN_SHARED = false;
+    static constexpr uint32_t SLOT_BYTES = 0;
+    static constexpr uint32_t MAX_TOKENS = 64;
+    __host__ __device__ static constexpr int depth(int nt) { return nt <= 1 ? 3 : 2; }
+    __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? BLOCKS_PER_SM : 2; }
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= 2; }
     struct Stage {
         uint4 v[2 * TILES]; // 8 k of row g, then of row g + 8, of each 16-row tile
     };
-    const uint4 *w[2];        // of the slab's halves
-    uint32_t at[2 * TILES];   // of the lane's rows, in 16 bytes: (152064, 3584) has 2^26 of them
-    uint32_t half_rows, row0; // for prefetching
+    const uint4 *w[2];      // of the slab's halves
+    uint32_t at[2 * TILES]; // of the lane's rows, in 16 bytes: (152064, 3584) has 2^26 of them
 
     // Rows past the end read the last one; their sums are never stored.
     __device__ FloatRows(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t lane) {
         const bool two = p.w_up != nullptr;
         w[0] = (const uint4 *)p.w, w[1] = two ? (const uint4 *)p.w_up : w[0];
-        half_rows = two ? 0 : PITH_SLAB / 2;
-        row0 = slab * (two ? PITH_SLAB / 2 : PITH_SLAB);
+        const uint32_t half_rows = two ? 0 : PITH_SLAB / 2, row0 = slab * (two ? PITH_SLAB / 2 : PITH_SLAB);
 #pragma unroll
         for (int i = 0; i < 2 * TILES; i++) {
             const uint32_t local = i / 2 % 2 * 16 + i % 2 * 8 + lane / 4 + (i < TILES ? 0 : half_rows);
@@ -79,13 +85,6 @@ template <typename T16_> struct FloatRows {
 #pragma unroll
         for (int i = 0; i < 2 * TILES; i++) s.v[i] = load_weights(w[i / TILES] + at[i] + step * 4);
     }
-    // Four steps are 256 bytes of each row: two lines, one for each thread of the block.
-    __device__ void prefetch(const ProductArgs &a, const ProductPart &p, uint32_t, uint32_t step) const {
-        const uint32_t row = threadIdx.x / 2, k = step * PITH_STEP + threadIdx.x % 2 * 64;
-        const uint32_t in_matrix = row0 + row % 32 + (row < 32 ? 0 : half_rows);
-        if (k < a.k && in_matrix < p.m) prefetch_line((row < 32 ? w[0] : w[1]) + (size_t)in_matrix * (a.k / 8) + k / 8);
-    }
-
     template <int NT>
     __device__ static void multiply(float (&c)[TILES][NT][4], const Stage &s, const uint4 (&x)[NT], float4 *,
                                     uint32_t) {
@@ -113,13 +112,14 @@ template <pith_cuda_type TYPE> __host__ __device__ constexpr pith_quant_layout l
 
 template <pith_cuda_type TYPE> struct QuantRows {
     using T16 = __nv_bfloat16;
-    static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K;
-    static constexpr uint32_t MAX_TOKENS = 32,
-                              STEP_BYTES = layout_known<TYPE>().code_bytes + layout_known<TYPE>().scale_bytes;
-    // K types hold more registers per step, Q6_K the most: activations come late, and fewer blocks fit.
-    static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, WIDEST = TYPE == PITH_CUDA_Q6_K;
-    __host__ __device__ static constexpr int depth(int nt) { return nt > 3 && WIDEST ? 2 : 4; }
-    __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 1 ? 4 : nt == 2 && !WIDEST ? 3 : 2; }
+    static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K, IN_SHARED = true;
+    static constexpr pith_quant_layout LAYOUT = layout_known<TYPE>();
+    static constexpr uint32_t SLOT_BYTES = LAYOUT.code_bytes + LAYOUT.scale_bytes + LAYOUT.super_bytes;
+    static constexpr uint32_t MAX_TOKENS = 32;
+    // K types hold more registers per step: activations come late.
+    static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, FEW_BYTES = LAYOUT.code_bytes == 1024;
+    __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt <= 2 ? 6 : 4; }
+    __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? BLOCKS_PER_SM : 2; }
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= (WIDE ? 1 : 2); }
     using Stage = Tile<TYPE>;
     const uint8_t *codes, *scales, *supers; // of this slab, at this lane
@@ -129,25 +129,25 @@ template <pith_cuda_type TYPE> struct QuantRows {
         const uint8_t *w = (const uint8_t *)p.w;
         codes = w + at.code, scales = w + at.scale, supers = w + at.super;
     }
-    __device__ void load(Stage &s, uint32_t step) const {
-        constexpr pith_quant_layout l = layout_known<TYPE>();
+    // A slot of shared memory has a step as the planes have it. Each lane reads what it has copied itself.
+    __device__ void copy(uint8_t *slot, uint32_t step, uint32_t lane) const {
+        constexpr pith_quant_layout l = LAYOUT;
 #pragma unroll
         for (int i = 0; i < Stage::CODE_LOADS; i++)
-            s.code[i] = load_weights(codes + (size_t)step * l.code_bytes + i * 512);
-        s.scale = load_weights4(scales + (size_t)step * l.scale_bytes);
-        const uint8_t *super = supers + (size_t)(step / (PITH_SUPER / PITH_STEP)) * l.super_bytes;
-        if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = load_shared8(super);
-        if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = load_shared4(super);
+            copy_weights16_async(slot + i * 512 + lane * 16, codes + (size_t)step * l.code_bytes + i * 512);
+        copy_weights_async<4>(slot + l.code_bytes + lane * 4, scales + (size_t)step * l.scale_bytes);
+        if constexpr (l.super_bytes > 0)
+            copy_weights_async<l.super_bytes / 32>(slot + l.code_bytes + l.scale_bytes + lane * (l.super_bytes / 32),
+                                                   supers + (size_t)(step / (PITH_SUPER / PITH_STEP)) * l.super_bytes);
     }
-    // Four steps lie in a row in either plane.
-    __device__ void prefetch(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t step) const {
-        constexpr pith_quant_layout l = layout_known<TYPE>();
-        constexpr uint32_t LINES = WARPS * l.code_bytes / 128;
-        if (step + WARPS > a.k / PITH_STEP) return;
-        const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, step, 0);
-        const uint32_t line = threadIdx.x;
-        if (line < LINES) prefetch_line((const uint8_t *)p.w + at.code + line * 128);
-        else if (line < LINES + WARPS) prefetch_line((const uint8_t *)p.w + at.scale + (line - LINES) * 128);
+    __device__ static void take(Stage &s, const uint8_t *slot, uint32_t lane) {
+        constexpr pith_quant_layout l = LAYOUT;
+#pragma unroll
+        for (int i = 0; i < Stage::CODE_LOADS; i++) s.code[i] = *(const uint4 *)(slot + i * 512 + lane * 16);
+        s.scale = *(const uint32_t *)(slot + l.code_bytes + lane * 4);
+        const uint8_t *super = slot + l.code_bytes + l.scale_bytes;
+        if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = *(const uint2 *)(super + lane * 8);
+        if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = *(const uint32_t *)(super + lane * 4);
     }
     // The four lanes of a row all need the scales of eight rows. Each lane makes those of one pair and the warp
     // exchanges them: `scratch` is (32) of this warp, another one in the next step, so that one barrier of the warp is
@@ -155,35 +155,39 @@ template <pith_cuda_type TYPE> struct QuantRows {
     template <int NT>
     __device__ static void multiply(float (&c)[TILES][NT][4], const Stage &s, const uint4 (&x)[NT], float4 *scratch,
                                     uint32_t lane) {
-        scratch[lane] = s.scales();
+        float4 scales = s.scales();
+        if constexpr (TYPE == PITH_CUDA_Q4_K) scales.y *= 1 / 128.f, scales.w *= 1 / 128.f; // see below
+        scratch[lane] = scales;
         __syncwarp();
-        // What a minimum multiplies is the sum of the block's activations: a product with ones, in every row the same.
-        [[maybe_unused]] float sum[NT][2];
-        if constexpr (TYPE == PITH_CUDA_Q4_K) {
-            const uint32_t ones[4] = {BF16_ONE_TWICE, BF16_ONE_TWICE, BF16_ONE_TWICE, BF16_ONE_TWICE};
+        // Codes are multiplied with the type's zero in them (quant.cuh), and sums begin with what that brings too much:
+        // minus zero times the activations, which is the same in every row. Q4_K's is 128, and its minimum multiplies
+        // the activations' sum too: 1 / -128 of it. Q6_K has two scales: x for the first half of k, y for the second.
+        constexpr bool HAS_ZERO = Stage::MINUS_ZERO != 0, TWO = TYPE == PITH_CUDA_Q6_K;
+        float zero[NT][TWO ? 2 : 1][4] = {};
+        if constexpr (HAS_ZERO) {
+            const uint32_t all[4] = {Stage::MINUS_ZERO, Stage::MINUS_ZERO, Stage::MINUS_ZERO, Stage::MINUS_ZERO};
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
-                float d[4] = {0, 0, 0, 0};
-                mma<T16>(d, ones, x[nt].x, x[nt].y);
-                mma<T16>(d, ones, x[nt].z, x[nt].w);
-                sum[nt][0] = d[0], sum[nt][1] = d[1];
+                mma<T16>(zero[nt][0], all, x[nt].x, x[nt].y);
+                mma<T16>(zero[nt][TWO], all, x[nt].z, x[nt].w);
             }
         }
 #pragma unroll
         for (int mt = 0; mt < TILES; mt++) {
-            const uint32_t first[4] = {s.pair(mt, 0, 0), s.pair(mt, 1, 0), s.pair(mt, 0, 1), s.pair(mt, 1, 1)};
-            const uint32_t second[4] = {s.pair(mt, 0, 2), s.pair(mt, 1, 2), s.pair(mt, 0, 3), s.pair(mt, 1, 3)};
+            const uint32_t first[4] = {s.raw(mt, 0, 0), s.raw(mt, 1, 0), s.raw(mt, 0, 1), s.raw(mt, 1, 1)};
+            const uint32_t second[4] = {s.raw(mt, 0, 2), s.raw(mt, 1, 2), s.raw(mt, 0, 3), s.raw(mt, 1, 3)};
             if (NT == 4 || (NT == 2 && WIDE))
                 __syncwarp(); // keeps the compiler from decoding every tile first: registers are short
             const float4 q = scratch[mt * 8 + lane / 4];
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
-                float d[4] = {0, 0, 0, 0};
+                const float(&z)[4] = zero[nt][0];
+                float d[4];
                 float(&y)[4] = c[mt][nt];
-                mma<T16>(d, first, x[nt].x, x[nt].y);
-                if constexpr (TYPE == PITH_CUDA_Q6_K) { // two scales: x for the first half of k, y for the second
-                    float e[4] = {0, 0, 0, 0};
-                    mma<T16>(e, second, x[nt].z, x[nt].w);
+                mma_from<T16>(d, z, first, x[nt].x, x[nt].y);
+                if constexpr (TWO) {
+                    float e[4];
+                    mma_from<T16>(e, zero[nt][TWO], second, x[nt].z, x[nt].w);
                     y[0] = fmaf(q.y, e[0], fmaf(q.x, d[0], y[0])), y[1] = fmaf(q.y, e[1], fmaf(q.x, d[1], y[1]));
                     y[2] = fmaf(q.w, e[2], fmaf(q.z, d[2], y[2])), y[3] = fmaf(q.w, e[3], fmaf(q.z, d[3], y[3]));
                 } else {
@@ -192,8 +196,8 @@ template <pith_cuda_type TYPE> struct QuantRows {
                     y[2] = fmaf(q.z, d[2], y[2]), y[3] = fmaf(q.z, d[3], y[3]);
                 }
                 if constexpr (TYPE == PITH_CUDA_Q4_K) {
-                    y[0] = fmaf(-q.y, sum[nt][0], y[0]), y[1] = fmaf(-q.y, sum[nt][1], y[1]);
-                    y[2] = fmaf(-q.w, sum[nt][0], y[2]), y[3] = fmaf(-q.w, sum[nt][1], y[3]);
+                    y[0] = fmaf(q.y, z[0], y[0]), y[1] = fmaf(q.y, z[1], y[1]);
+                    y[2] = fmaf(q.w, z[0], y[2]), y[3] = fmaf(q.w, z[1], y[3]);
                 }
             }
         }
@@ -247,10 +251,10 @@ template <typename T16>
 __device__ __forceinline__ void finish(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t rank,
                                        const float *total) {
     const bool swiglu = a.out == PITH_CUDA_OUT_SWIGLU;
-    const uint32_t slab_rows = swiglu ? PITH_SLAB / 2 : PITH_SLAB, rows = slab_rows / a.n_blocks_k;
+    const uint32_t slab_rows = swiglu ? PITH_SLAB / 2 : PITH_SLAB, rows = (slab_rows + a.n_blocks_k - 1) / a.n_blocks_k;
     for (uint32_t e = threadIdx.x; e < rows * a.n; e += THREADS) {
         const uint32_t local = rank * rows + e % rows, token = e / rows, row = slab * slab_rows + local;
-        if (row >= p.m) continue;
+        if (local >= slab_rows || row >= p.m) continue;
         const float *at = total + token * TOTAL_ROWS + local;
         const size_t out = (size_t)token * p.y_stride + row;
         float v = add_blocks(at, a.n_blocks_k);
@@ -284,11 +288,14 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     product_kernel(const __grid_constant__ ProductArgs a) {
     using T16 = typename Rows::T16;
     constexpr int DEPTH = Rows::depth(NT);
-    static_assert(DEPTH % 2 == 0, "two buffers of activations and of scales take turns");
-    constexpr bool X_AHEAD = Rows::x_ahead(NT); // where registers allow, activations come a step early too
-    __shared__ float part[WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4)];
+    constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2; // of activations and of scales, which take turns
+    constexpr bool X_AHEAD = Rows::x_ahead(NT);    // where registers allow, activations come a step early too
+    constexpr bool IN_SHARED = Rows::IN_SHARED;
+    constexpr uint32_t PART_BYTES = WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4) * sizeof(float);
+    constexpr uint32_t SLOTS_BYTES = WARPS * DEPTH * Rows::SLOT_BYTES;
+    __shared__ uint4 memory[(PART_BYTES > SLOTS_BYTES ? PART_BYTES : SLOTS_BYTES) / sizeof(uint4)]; // slots, then sums
     __shared__ float total[8 * NT * TOTAL_ROWS];
-    __shared__ float4 scratch[WARPS][2][32];
+    __shared__ float4 scratch[WARPS][BUFFERS][32];
 
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const uint32_t rank = blockIdx.x % a.n_blocks_k;
@@ -303,11 +310,16 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
 
     let_next_start_early(a.early);
     const Rows rows(a, p, slab, lane);
-    typename Rows::Stage stage[DEPTH];
+    typename Rows::Stage stage[IN_SHARED ? 1 : DEPTH];
+    [[maybe_unused]] uint8_t *slots = (uint8_t *)memory + warp * DEPTH * Rows::SLOT_BYTES;
+    const auto ask = [&](int d, uint32_t at) {
+        if constexpr (IN_SHARED) {
+            if (at < n_steps) rows.copy(slots + d * Rows::SLOT_BYTES, at, lane);
+            copies_commit(); // also nothing: the number of those behind a step is always the same
+        } else if (at < n_steps) rows.load(stage[d], at);
+    };
 #pragma unroll
-    for (int d = 0; d < DEPTH; d++)
-        if (step + d * turn < n_steps) rows.load(stage[d], step + d * turn);
-    for (uint32_t d = 0; d < a.ahead; d++) rows.prefetch(a, p, slab, rank * WARPS + (DEPTH + d) * turn);
+    for (int d = 0; d < DEPTH; d++) ask(d, step + d * turn);
 
     wait_and_let_next_start(a.early);
 
@@ -317,21 +329,34 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     for (int nt = 0; nt < NT; nt++) x_at[nt] = min(nt * 8 + g, a.n - 1) * a.k;
 
     float c[TILES][NT][4] = {};
-    uint4 x[X_AHEAD ? 2 : 1][NT];
+    uint4 x[X_AHEAD ? BUFFERS : 1][NT];
     if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
+    bool asks = blockIdx.x + a.n_asking >= gridDim.x;
     while (step < n_steps) {
+        if (asks && step + DEPTH * turn >= n_steps) { // all loads are on their way
+            asks = false;
+            ask_soon(a.soon, blockIdx.x + a.n_asking - gridDim.x + a.n_asking * (warp + WARPS * lane),
+                     a.n_asking * THREADS);
+        }
 #pragma unroll
         for (int d = 0; d < DEPTH; d++) {
             if (step >= n_steps) break;
             if (!X_AHEAD) load_step_x<Rows, NT>(x[0], x0, x_at, step);
-            else if (step + turn < n_steps) load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % 2 : 0], x0, x_at, step + turn);
-            Rows::template multiply<NT>(c, stage[d], x[X_AHEAD ? d % 2 : 0], scratch[warp][d % 2], lane);
-            if (step + DEPTH * turn < n_steps) rows.load(stage[d], step + DEPTH * turn);
+            else if (step + turn < n_steps)
+                load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + turn);
+            if constexpr (IN_SHARED) {
+                copies_wait<DEPTH - 1>();
+                Rows::take(stage[0], slots + d * Rows::SLOT_BYTES, lane);
+            }
+            Rows::template multiply<NT>(c, stage[IN_SHARED ? 0 : d], x[X_AHEAD ? d % BUFFERS : 0],
+                                        scratch[warp][d % BUFFERS], lane);
+            ask(d, step + DEPTH * turn);
             step += turn;
         }
     }
 
-    add_warps<NT>(c, part, total);
+    if (IN_SHARED) __syncthreads(); // all slots are free
+    add_warps<NT>(c, (float *)memory, total);
     if (a.n_blocks_k > 1) cluster_sync();
     finish<T16>(a, p, slab, rank, total);
     if (a.n_blocks_k > 1) cluster_sync(); // no block ends while another reads its sums
@@ -339,21 +364,14 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
 
 // -------------------------------------------------------------------------------------------------------------- launch
 
-// With the registers of its first steps and `ahead` more in L2, the blocks that the card holds at once have asked for
-// AHEAD_BYTES before x is there: what memory can read while a norm, or a short attention, is computed in front of them,
-// and no more than L2 has room for beside what it holds.
-constexpr uint32_t AHEAD_BYTES = 20u << 20, CARD_SMS = 132;
-
-template <class Rows, int NT> uint32_t most_ahead(const ProductArgs &a, uint32_t n_blocks) {
-    const uint32_t at_once = min(n_blocks, CARD_SMS * Rows::blocks_per_sm(NT));
-    const uint32_t steps = AHEAD_BYTES / (at_once * WARPS * Rows::STEP_BYTES), turn = WARPS * a.n_blocks_k;
-    const uint32_t has = (a.k / PITH_STEP + turn - 1) / turn, first = Rows::depth(NT);
-    return min(steps, has) > first ? min(steps, has) - first : 0;
-}
+cudaError_t count_sm(int *); // of the current device; in product.cu
 
 template <class Rows, int NT>
 cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t stream) {
-    if (a.ahead == PITH_CUDA_AHEAD_MOST) a.ahead = most_ahead<Rows, NT>(a, n_blocks);
+    int n_sm = 0;
+    cudaError_t e = a.soon.n_pieces ? count_sm(&n_sm) : cudaSuccess;
+    if (e) return e;
+    a.n_asking = min(n_blocks, (uint32_t)(n_sm * Rows::blocks_per_sm(NT)));
     cudaLaunchAttribute attribute[2];
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(n_blocks), config.blockDim = dim3(THREADS);
@@ -363,7 +381,7 @@ cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cu
         at.id = cudaLaunchAttributeClusterDimension;
         at.val.clusterDim.x = a.n_blocks_k, at.val.clusterDim.y = at.val.clusterDim.z = 1;
     }
-    const cudaError_t e = add_follow(config, attribute, product_kernel<Rows, NT>, follow);
+    e = add_follow(config, attribute, product_kernel<Rows, NT>, follow);
     return e ? e : cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
 }
 

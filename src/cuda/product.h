@@ -11,12 +11,12 @@
 
 #include "cuda/chain.h"
 #include "cuda/quant.h"
+#include "cuda/soon.h"
 
 #include <cuda_runtime_api.h>
 
 #define PITH_CUDA_PRODUCT_MAX_TOKENS 64u
 #define PITH_CUDA_PRODUCT_MAX_MATRICES 3u
-#define PITH_CUDA_AHEAD_MOST 0xffffffffu // as many steps as L2 has room for
 
 // What becomes of a sum (with its bias).
 typedef enum pith_cuda_out {
@@ -44,10 +44,8 @@ typedef struct pith_cuda_product {
     uint32_t n, k; // 1..64; k a multiple of 32, for K types of 256
     uint32_t n_matrices;
     pith_cuda_matrix matrix[PITH_CUDA_PRODUCT_MAX_MATRICES];
-    // A kernel that starts early reads its first weights before it waits for x, and asks L2 for `ahead` more steps of
-    // them (0: none; a step is 128 k per block).
-    pith_cuda_follow follow;
-    uint32_t ahead;
+    pith_cuda_follow follow; // a kernel that starts early reads its first weights before it waits for x
+    pith_cuda_soon soon;     // what it asks L2 for behind its own last loads
 } pith_cuda_product;
 
 #ifdef __cplusplus
@@ -57,6 +55,10 @@ extern "C" {
 // cudaErrorInvalidValue for a shape outside the above, cudaErrorMisalignedAddress for w or x off 16 bytes; else what
 // the launch says.
 cudaError_t pith_cuda_product_launch(const pith_cuda_product *, cudaStream_t);
+
+// What that product reads first, about `bytes` of it at most, for the launches before it. Of the product only type,
+// out, k and the matrices' w and m are looked at.
+void pith_cuda_product_soon(const pith_cuda_product *, uint32_t bytes, pith_cuda_soon *);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,8 @@
 // Packed codes to bf16, two at a time, and packed scales to f32.
 //
 // A code of up to seven bits becomes a bf16 by an `or`: 0x4300 is 128, where one unit of the last place is 1, so
-// 0x4300 | v is 128 + v. One fused multiply-add then takes 128 and the type's zero away; all of it is exact. Scales
+// 0x4300 | v is 128 + v. One fused multiply-add then takes 128 and the type's zero away; all of it is exact. (A product
+// takes it from the sums instead, as the zero times the activations' sum.) Scales
 // stay out of the tensor cores: the sum of a block's codes times activations is multiplied in f32, so a quantised
 // weight is never rounded.
 //
@@ -54,8 +55,19 @@ template <pith_cuda_type TYPE> struct Tile {
     uint32_t scale;
     uint2 super; // Q6_K: x alone
 
+    // What is to be taken from raw() for the element itself, twice as bf16, negative. Q8_0: nothing.
+    static constexpr uint32_t MINUS_ZERO = TYPE == PITH_CUDA_Q4_0   ? 0xc308c308u // 136
+                                           : TYPE == PITH_CUDA_Q4_K ? 0xc300c300u // 128
+                                           : TYPE == PITH_CUDA_Q6_K ? 0xc320c320u // 160
+                                                                    : 0;
+
     // Elements 2 j and 2 j + 1 of the lane's row g (upper 0) or g + 8 (upper 1) of 16-row tile mt, as two bf16.
     __host__ __device__ __forceinline__ uint32_t pair(int mt, int upper, int j) const {
+        if constexpr (TYPE == PITH_CUDA_Q8_0) return raw(mt, upper, j);
+        else return bf16_take(raw(mt, upper, j), MINUS_ZERO);
+    }
+    // The same, more by the type's zero.
+    __host__ __device__ __forceinline__ uint32_t raw(int mt, int upper, int j) const {
         if constexpr (TYPE == PITH_CUDA_Q8_0) {
             // A signed byte is v - 128 s, with v its low seven bits and s its sign: 128 + v less 128 or 256.
             const uint32_t w = word_of(code[mt], 2 * upper + j / 2) >> (j % 2 * 8);
@@ -63,14 +75,12 @@ template <pith_cuda_type TYPE> struct Tile {
         } else {
             const uint32_t w = word_of(code[mt / 2], mt % 2 * 2 + upper) >> (4 * j);
             uint32_t v = (w & 0x000f000fu) | BF16_128_TWICE;
-            if constexpr (TYPE == PITH_CUDA_Q4_0) return bf16_take(v, 0xc308c308u); // 136
-            if constexpr (TYPE == PITH_CUDA_Q4_K) return bf16_take(v, 0xc300c300u); // 128
             if constexpr (TYPE == PITH_CUDA_Q6_K) {
                 const int at = 2 * (4 * upper + j); // of the two high bits, which belong at 4
                 const uint32_t h = word_of(code[CODE_LOADS - 1], mt);
                 v |= (at < 4 ? h << (4 - at) : h >> (at - 4)) & 0x00300030u;
-                return bf16_take(v, 0xc320c320u); // 160
             }
+            return v;
         }
     }
 

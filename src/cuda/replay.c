@@ -12,11 +12,6 @@
 
 enum {
     ALIGN = 256,
-    // How a decode step runs: as it has been run on a device. What should be faster, EARLY launches and weights
-    // asked for before their turn (PITH_CUDA_AHEAD_MOST), has been compiled and reasoned about, not measured
-    // (docs/speed-log.md); tests/cuda/test_step runs and times all of it.
-    FOLLOW = PITH_CUDA_OVERLAP,
-    WEIGHTS_AHEAD = 0,
 };
 
 // ------------------------------------------------------------------------------------------------------- memory
@@ -169,8 +164,36 @@ static pith_status prepare_gemm(pith_plan *p, pith_error *err) {
     return PITH_OK;
 }
 
+// The part of a product's arguments that is the same in every replay.
+static pith_cuda_product product_of(const pith_launch *l) {
+    pith_cuda_product args = {
+        .type = l->w[0]->type, .out = l->to, .k = l->w[0]->k, .n_matrices = l->n_matrices, .soon = l->soon};
+    for (uint32_t j = 0; j < l->n_matrices; j++)
+        args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
+                                            .bias = l->bias[j],
+                                            // a pair whose sums are wanted apart is one matrix of both's rows
+                                            .m = l->to == PITH_CUDA_OUT_SWIGLU ? l->w[j]->m : rows_of(l->w[j]),
+                                            .y_stride = l->y_stride};
+    return args;
+}
+
+// What launches ask for on behalf of the next product. Not across an append: attention reads in between.
+static void look_ahead(pith_plan *p) {
+    const pith_launch *next = NULL;
+    for (uint32_t at = p->n_launches; at-- > 0;) {
+        pith_launch *l = &p->launches[at];
+        if (l->kind == LAUNCH_NORM) continue;
+        if (next && (l->kind == LAUNCH_PRODUCT || l->kind == LAUNCH_ATTEND)) {
+            const pith_cuda_product args = product_of(next);
+            pith_cuda_product_soon(&args, PITH_CUDA_SOON_BYTES, &l->soon);
+        }
+        next = l->kind == LAUNCH_PRODUCT ? l : NULL;
+    }
+}
+
 pith_status pith_cuda_prepare(pith_plan *p, pith_error *err) {
     const size_t bytes = lay_out(p);
+    if (p->shape.cls == PITH_CLASS_DECODE) look_ahead(p);
     pith_status status = grow(p->cuda, bytes, p->input_bytes, err);
     p->generation = p->cuda->generation;
     return status == PITH_OK ? prepare_gemm(p, err) : status;
@@ -206,25 +229,16 @@ static uint8_t *result_of(const pith_plan *p, const pith_launch *l, uint32_t j, 
 // Up to 64 rows at a time: each time the weights are read.
 static void run_product(const pith_plan *p, const pith_launch *l, float *logits, pith_cuda_follow follow) {
     pith_cuda *cuda = p->cuda;
-    const pith_device_weight *w = l->w[0];
     const size_t elt = l->to == PITH_CUDA_OUT_SWIGLU ? sizeof(uint16_t) : sizeof(float);
     for (uint32_t t = 0; t < l->in->n; t += PITH_CUDA_PRODUCT_MAX_TOKENS) {
         const uint32_t left = l->in->n - t;
-        pith_cuda_product args = {.type = w->type,
-                                  .out = l->to,
-                                  .x = (const uint16_t *)memory_of(p, l->in) + (size_t)t * w->k,
-                                  .n = left < PITH_CUDA_PRODUCT_MAX_TOKENS ? left : PITH_CUDA_PRODUCT_MAX_TOKENS,
-                                  .k = w->k,
-                                  .n_matrices = l->n_matrices,
-                                  .follow = follow,
-                                  .ahead = WEIGHTS_AHEAD};
+        const bool last = left <= PITH_CUDA_PRODUCT_MAX_TOKENS;
+        pith_cuda_product args = product_of(l);
+        args.x = (const uint16_t *)memory_of(p, l->in) + (size_t)t * args.k;
+        args.n = last ? left : PITH_CUDA_PRODUCT_MAX_TOKENS, args.follow = follow;
+        if (!last) args.soon.n_pieces = 0;
         for (uint32_t j = 0; j < l->n_matrices; j++)
-            args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
-                                                .bias = l->bias[j],
-                                                .y = result_of(p, l, j, logits) + (size_t)t * l->y_stride * elt,
-                                                // a pair whose sums are wanted apart is one matrix of both's rows
-                                                .m = l->to == PITH_CUDA_OUT_SWIGLU ? l->w[j]->m : rows_of(l->w[j]),
-                                                .y_stride = l->y_stride};
+            args.matrix[j].y = result_of(p, l, j, logits) + (size_t)t * l->y_stride * elt;
         PITH_CUDA_DO(cuda, pith_cuda_product_launch(&args, cuda->stream));
     }
 }
@@ -334,7 +348,7 @@ static void run_launches(const pith_plan *p, float *logits) {
         case LAUNCH_APPEND: run_append(p, l, follow); break;
         case LAUNCH_ATTEND: run_attend(p, l, follow); break;
         }
-        follow = p->shape.cls == PITH_CLASS_DECODE ? FOLLOW : PITH_CUDA_OVERLAP;
+        follow = p->shape.cls == PITH_CLASS_DECODE ? PITH_CUDA_EARLY : PITH_CUDA_OVERLAP;
     }
 }
 

@@ -23,15 +23,14 @@ static constexpr unsigned ALL = (1u << N_KINDS) - 1, BETWEEN = 1u << NORM | 1u <
 struct manner {
     const char *name;
     pith_cuda_follow product, between; // products and norms; append and attention
-    uint32_t ahead;
+    uint32_t soon;                     // bytes that a product asks for on behalf of the next
 };
 static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER, 0},
                     FIRST = {"as first", PITH_CUDA_OVERLAP, PITH_CUDA_AFTER, 0},
                     OVERLAP = {"overlap", PITH_CUDA_OVERLAP, PITH_CUDA_OVERLAP, 0},
                     EARLY = {"early", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 0},
-                    TWO = {"2 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 2},
-                    SIX = {"6 ahead", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 6},
-                    CHAIN = {"chain", PITH_CUDA_EARLY, PITH_CUDA_EARLY, PITH_CUDA_AHEAD_MOST};
+                    HALF = {"soon 8 MB", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 8u << 20},
+                    SOON = {"soon", PITH_CUDA_EARLY, PITH_CUDA_EARLY, PITH_CUDA_SOON_BYTES};
 
 // Words that are finite and small as two bf16: random signs and mantissas, one exponent. Codes may be anything.
 __global__ void fill_kernel(uint32_t *p, size_t n, uint32_t keep, uint32_t set) {
@@ -182,12 +181,19 @@ struct step {
         return sum;
     }
 
+    struct launch_of {
+        kind what;
+        uint32_t layer;
+        pith_cuda_product p;
+    };
+    using launches = std::vector<launch_of>;
+
     // Products of one x into columns of y, one launch for each run of one type.
-    void multiply(const matrix *const *m, const uint32_t *column, uint32_t count, const uint16_t *from, void *y,
-                  uint32_t y_stride, pith_cuda_out out, pith_cuda_follow follow, uint32_t ahead) const {
+    void multiply(launches &to_do, kind what, const matrix *const *m, const uint32_t *column, uint32_t count,
+                  const uint16_t *from, void *y, uint32_t y_stride, pith_cuda_out out) const {
         for (uint32_t i = 0, run; i < count; i += run) {
             pith_cuda_product p = {};
-            p.type = m[i]->type, p.out = out, p.x = from, p.n = n, p.k = m[i]->k, p.follow = follow, p.ahead = ahead;
+            p.type = m[i]->type, p.out = out, p.x = from, p.n = n, p.k = m[i]->k;
             for (run = 0; i + run < count && m[i + run]->type == p.type; run++) {
                 uint8_t *to = (uint8_t *)y + column[i + run] * sizeof(float);
                 p.matrix[run] = {w.data(*m[i + run]), nullptr, to, m[i + run]->m, y_stride};
@@ -197,12 +203,47 @@ struct step {
                 p.matrix[1] = p.matrix[0], p.n_matrices = 2;
                 p.matrix[1].w = w.data(*m[i]) + (size_t)m[i]->m * m[i]->k * 2;
             }
-            OK(pith_cuda_product_launch(&p, stream));
-            follow = follow == PITH_CUDA_AFTER && ahead ? PITH_CUDA_EARLY : follow;
+            to_do.push_back({what, 0, p});
         }
     }
 
-    // The kernels of those kinds, in the order of a step; `begins`: with what comes before the first layer.
+    // The kernels of those kinds, in the order of a step.
+    launches list(unsigned kinds) const {
+        launches to_do;
+        const auto wants = [&](kind k) { return (kinds >> k & 1) != 0; };
+        const uint32_t columns[] = {0, s.H * s.d, (s.H + s.G) * s.d}, width = (s.H + 2 * s.G) * s.d;
+        for (uint32_t layer = 0; layer <= s.n_layers; layer++) {
+            if (wants(NORM)) to_do.push_back({NORM, layer, {}});
+            if (layer == s.n_layers) break;
+            const matrix *m = &w.all[layer * 6];
+            const matrix *qkv_of[] = {m, m + 1, m + 2}, *out_of[] = {m + 3}, *wide_of[] = {m + 4}, *down_of[] = {m + 5};
+            if (wants(QKV)) multiply(to_do, QKV, qkv_of, columns, 3, norm.p, qkv.p, width, PITH_CUDA_OUT_F32);
+            if (wants(APPEND)) to_do.push_back({APPEND, layer, {}});
+            if (wants(ATTEND)) to_do.push_back({ATTEND, layer, {}});
+            if (wants(OUT)) multiply(to_do, OUT, out_of, columns, 1, attention.p, x.p, s.D, PITH_CUDA_OUT_ADD);
+            if (wants(NORM)) to_do.push_back({NORM, layer, {}});
+            if (wants(GATE_UP))
+                multiply(to_do, GATE_UP, wide_of, columns, 1, norm.p, wide.p, s.F, PITH_CUDA_OUT_SWIGLU);
+            if (wants(DOWN)) multiply(to_do, DOWN, down_of, columns, 1, wide.p, x.p, s.D, PITH_CUDA_OUT_ADD);
+        }
+        const matrix *head_of[] = {&w.all.back()};
+        if (wants(HEAD)) multiply(to_do, HEAD, head_of, columns, 1, norm.p, logits.p, s.V, PITH_CUDA_OUT_F32);
+        return to_do;
+    }
+
+    // As replay.c has it: what the next product reads first, if no more than norms come before it.
+    static void look_ahead(launches &to_do, uint32_t bytes) {
+        const pith_cuda_product *next = nullptr;
+        for (size_t i = to_do.size(); bytes && i-- > 0;) {
+            launch_of &l = to_do[i];
+            if (l.what == NORM) continue;
+            const bool product = l.what != APPEND && l.what != ATTEND;
+            if (next && product) pith_cuda_product_soon(next, bytes, &l.p.soon);
+            next = product ? &l.p : nullptr;
+        }
+    }
+
+    // Those kernels; `begins`: with what comes before the first layer.
     void launch(unsigned kinds, const manner &how, uint32_t n_blocks, bool begins) const {
         const pith_cuda_cache c = cache();
         pith_rope rope = {};
@@ -210,47 +251,29 @@ struct step {
         if (begins) OK(cudaMemcpyAsync(x.p, x0.p, x.n * sizeof(float), cudaMemcpyDeviceToDevice, stream));
         if (begins) OK(pith_cuda_rope_angles(&rope, nullptr, pos.p, n, angles.p, stream));
         if (begins) OK(pith_cuda_attend_plan(&c, seq.p, n, plan.p, cap, stream));
+        launches to_do = list(kinds);
+        look_ahead(to_do, how.soon);
         bool chained = false; // the first kernel comes AFTER
-        const auto follow = [&](pith_cuda_follow wanted) {
-            const pith_cuda_follow f = chained ? wanted : PITH_CUDA_AFTER;
+        for (launch_of &l : to_do) {
+            const bool between = l.what == APPEND || l.what == ATTEND;
+            const pith_cuda_follow follow = !chained ? PITH_CUDA_AFTER : between ? how.between : how.product;
             chained = true;
-            return f;
-        };
-        const auto wants = [&](kind k) { return (kinds >> k & 1) != 0; };
-        const uint32_t width = (s.H + 2 * s.G) * s.d;
-        for (uint32_t layer = 0; layer <= s.n_layers; layer++) {
-            if (wants(NORM))
-                OK(pith_cuda_norm_launch(x.p, ones.p, 1e-6f, n, s.D, false, norm.p, follow(how.product), stream));
-            if (layer == s.n_layers) break;
-            const matrix *m = &w.all[layer * 6];
-            const matrix *qkv_of[] = {m, m + 1, m + 2}, *out_of[] = {m + 3}, *wide_of[] = {m + 4}, *down_of[] = {m + 5};
-            const uint32_t columns[] = {0, s.H * s.d, (s.H + s.G) * s.d};
-            if (wants(QKV))
-                multiply(qkv_of, columns, 3, norm.p, qkv.p, width, PITH_CUDA_OUT_F32, follow(how.product), how.ahead);
-            if (wants(APPEND)) {
+            if (l.what == NORM) {
+                OK(pith_cuda_norm_launch(x.p, ones.p, 1e-6f, n, s.D, false, norm.p, follow, stream));
+            } else if (l.what == APPEND) {
                 pith_cuda_append a = {};
-                a.q = qkv.p, a.k = qkv.p + columns[1], a.v = qkv.p + columns[2], a.stride = width;
+                a.q = qkv.p, a.k = a.q + s.H * s.d, a.v = a.k + s.G * s.d, a.stride = (s.H + 2 * s.G) * s.d;
                 a.angles = angles.p, a.n_rot = s.d, a.neox = true, a.pos = pos.p, a.seq = seq.p;
-                a.q_out = q.p, a.layer = layer, a.n = n;
-                OK(pith_cuda_append_decode(&c, nullptr, &a, follow(how.between), stream));
+                a.q_out = q.p, a.layer = l.layer, a.n = n;
+                OK(pith_cuda_append_decode(&c, nullptr, &a, follow, stream));
+            } else if (l.what == ATTEND) {
+                OK(pith_cuda_attend_decode(&c, l.layer, q.p, plan.p, parts.p, cap, n_blocks, attention.p,
+                                           PITH_HALF_BF16, follow, stream));
+            } else {
+                l.p.follow = follow;
+                OK(pith_cuda_product_launch(&l.p, stream));
             }
-            if (wants(ATTEND))
-                OK(pith_cuda_attend_decode(&c, layer, q.p, plan.p, parts.p, cap, n_blocks, attention.p, PITH_HALF_BF16,
-                                           follow(how.between), stream));
-            if (wants(OUT))
-                multiply(out_of, columns, 1, attention.p, x.p, s.D, PITH_CUDA_OUT_ADD, follow(how.product), how.ahead);
-            if (wants(NORM))
-                OK(pith_cuda_norm_launch(x.p, ones.p, 1e-6f, n, s.D, false, norm.p, follow(how.product), stream));
-            if (wants(GATE_UP))
-                multiply(wide_of, columns, 1, norm.p, wide.p, s.F, PITH_CUDA_OUT_SWIGLU, follow(how.product),
-                         how.ahead);
-            if (wants(DOWN))
-                multiply(down_of, columns, 1, wide.p, x.p, s.D, PITH_CUDA_OUT_ADD, follow(how.product), how.ahead);
         }
-        const matrix *head_of[] = {&w.all.back()};
-        const uint32_t zero = 0;
-        if (wants(HEAD))
-            multiply(head_of, &zero, 1, norm.p, logits.p, s.V, PITH_CUDA_OUT_F32, follow(how.product), how.ahead);
     }
 
     cudaGraphExec_t capture(unsigned kinds, const manner &how, bool begins) const {
@@ -311,7 +334,7 @@ static void check_chain(const shape &of, const char *type, const std::vector<int
     char name[96];
     std::snprintf(name, sizeof name, "%s, %u sequences: logits that are numbers", type, s.n);
     report_bits(name, not_finite);
-    for (const manner &how : {FIRST, OVERLAP, EARLY, CHAIN}) {
+    for (const manner &how : {FIRST, OVERLAP, EARLY, SOON}) {
         run = s.capture(ALL, how, true);
         size_t wrong = 0;
         for (int i = 0; i < n_runs; i++) {
@@ -342,9 +365,9 @@ static void time_step(const weights &w, uint32_t n, int32_t n_rows, double bandw
     for (int k = 0; k < N_KINDS; k++) bytes += s.bytes_of((kind)k);
     std::printf("%s, batch %u, %d rows: %.2f GB, %.2f ms at the read bandwidth\n ", w.name.c_str(), n, n_rows,
                 bytes * 1e-9, bytes / bandwidth * 1e3);
-    for (const manner &how : {FIRST, AFTER, OVERLAP, EARLY, TWO, SIX, CHAIN})
+    for (const manner &how : {FIRST, AFTER, OVERLAP, EARLY, HALF, SOON})
         std::printf(" %s %.3f", how.name, s.seconds(ALL, how, true) * 1e3);
-    const double whole = s.seconds(ALL, CHAIN, true);
+    const double whole = s.seconds(ALL, SOON, true);
     std::printf(" ms: %.0f tok/s, %.1f %%\n  without", n / whole, bytes / bandwidth / whole * 100);
     const struct {
         const char *name;
@@ -353,9 +376,9 @@ static void time_step(const weights &w, uint32_t n, int32_t n_rows, double bandw
                 {"append and attend", 1u << ATTEND | 1u << APPEND},
                 {"norms", 1u << NORM},
                 {"all but products", BETWEEN}};
-    for (const auto &l : less) std::printf(" %s %.3f", l.name, s.seconds(ALL & ~l.kinds, CHAIN, true) * 1e3);
+    for (const auto &l : less) std::printf(" %s %.3f", l.name, s.seconds(ALL & ~l.kinds, SOON, true) * 1e3);
     std::printf(" ms\n");
-    for (const manner &how : {AFTER, CHAIN}) {
+    for (const manner &how : {AFTER, EARLY, SOON}) {
         std::printf("  us each (%% of the bandwidth), %s:", how.name);
         for (int k = 0; k < N_KINDS; k++) {
             const uint32_t count = k == HEAD ? 1 : k == NORM ? 2 * w.s.n_layers + 1 : w.s.n_layers;

@@ -1,42 +1,9 @@
-// The product of a warp, and copies that are under way.
+// The product of a warp.
 #include <cuda_runtime.h>
 
 #include <emulated_asm.h>
 
-#include <deque>
-#include <vector>
-
 namespace pith {
-
-struct copy {
-    void *to;
-    const void *from; // NULL: zeros
-};
-// Of each thread of the block that runs: groups, the last of which is still open.
-static std::deque<std::vector<copy>> &copies_of_thread() {
-    static std::deque<std::vector<copy>> of_thread[1024];
-    auto &groups = of_thread[threadIdx.x];
-    if (groups.empty()) groups.emplace_back();
-    return groups;
-}
-
-void copy16_async(void *shared, const void *global, bool valid) {
-    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16)
-        emulate::fault("a copy off 16 bytes");
-    std::memset(shared, 0xff, 16);
-    copies_of_thread().back().push_back({shared, valid ? global : nullptr});
-}
-void copies_commit() { copies_of_thread().emplace_back(); }
-void copies_wait_for_all_but(unsigned n_groups) {
-    auto &groups = copies_of_thread();
-    while (groups.size() > n_groups + 1) {
-        for (const copy &c : groups.front()) {
-            if (c.from) std::memcpy(c.to, c.from, 16);
-            else std::memset(c.to, 0, 16);
-        }
-        groups.pop_front();
-    }
-}
 
 static float half_of(uint32_t two, int i, bool bf16) {
     const uint16_t bits = (uint16_t)(two >> 16 * i);

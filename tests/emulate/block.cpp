@@ -6,16 +6,18 @@
 // any two lanes both ways round) or `scrambled`; so a barrier that is missing is one that is seen. Blocks run one after
 // the other in the same order. The runtime works as late as it may (runtime.cpp). Memory of the device ends at a page
 // that may not be touched, and loads off their alignment, indices outside an array and meetings of a warp that not all
-// of its lanes attend are faults.
+// of its lanes attend are faults. An
+// asynchronous copy loses what was at its place at once and is made when its thread waits for it.
 //
 // What is not: blocks at the same time, and so clusters and launches that overlap; races between two instructions of a
-// warp with no wait between them; the order of memory between blocks (fences do nothing); caches; registers, the limit of shared memory but for what a launch asks for, time.
-// Tensor cores add in double and round once.
+// warp with no wait between them; the order of memory between blocks (fences do nothing); caches; registers, the limit
+// of shared memory but for what a launch asks for, time. Tensor cores add in double and round once.
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
+#include <deque>
 #include <numeric>
 #include <vector>
 
@@ -39,7 +41,19 @@ struct fiber {
     state now;
 };
 
+struct copy {
+    void *to;
+    const void *from;
+    size_t bytes;
+};
+using copies = std::vector<copy>;
+struct under_way {
+    copies now;                // not yet a group
+    std::deque<copies> groups; // oldest first
+};
+
 fiber fibers[MOST_THREADS];
+under_way under_ways[MOST_THREADS];
 meeting meetings[MOST_WARPS];
 jmp_buf scheduler;
 unsigned n_threads, n_living, n_at_barrier, running;
@@ -121,7 +135,7 @@ bool run_warp(unsigned warp, const std::vector<unsigned> &lanes) {
 }
 
 void run_block() {
-    for (unsigned t = 0; t < n_threads; t++) fibers[t].now = state::ready;
+    for (unsigned t = 0; t < n_threads; t++) fibers[t].now = state::ready, under_ways[t] = {};
     for (meeting &m : meetings) m.n_here = 0;
     n_living = n_threads, n_at_barrier = 0;
     const std::vector<unsigned> warps = in_order((n_threads + WARP - 1) / WARP), lanes = in_order(WARP);
@@ -150,6 +164,24 @@ void block_barrier() {
 }
 
 unsigned char *dynamic_shared() { return shared; }
+
+void copy_later(void *to, const void *from, size_t bytes) {
+    std::memset(to, 0xff, bytes);
+    under_ways[running].now.push_back({to, from, bytes});
+}
+
+void commit_copies() {
+    under_way &mine = under_ways[running];
+    mine.groups.push_back(std::move(mine.now));
+    mine.now.clear();
+}
+
+void wait_for_copies(size_t n_left) {
+    for (std::deque<copies> &groups = under_ways[running].groups; groups.size() > n_left; groups.pop_front())
+        for (const copy &c : groups.front())
+            if (c.from) std::memcpy(c.to, c.from, c.bytes);
+            else std::memset(c.to, 0, c.bytes);
+}
 
 meeting &meeting_of_warp() { return meetings[running / WARP]; }
 

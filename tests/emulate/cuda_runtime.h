@@ -107,6 +107,7 @@ inline float __fsqrt_rn(float a) { return sqrtf(a); }
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline float emulated_fast_exp(float x) { return expf(x); } // glibc has a function of the other name
 #define __expf emulated_fast_exp
+inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline unsigned min(unsigned a, int b) { return min(a, (unsigned)b); }

@@ -19,18 +19,25 @@ inline uint32_t load_shared4(const void *p) { return *static_cast<const uint32_t
 inline uint4 load_x(const void *p) { return *static_cast<const uint4 *>(p); }
 inline uint2 load_x8(const void *p) { return *static_cast<const uint2 *>(p); }
 
-inline void prefetch_line(const void *) {}
 inline void prefetch_bytes(const void *p, uint32_t bytes) {
     if (reinterpret_cast<uintptr_t>(p) % 16 || bytes % 16) emulate::fault("a prefetch off 16 bytes");
 }
 
 #define PITH_CUDA_DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::dynamic_shared())
 
-// A copy's bytes are there when its thread has waited for it, and no sooner; what was there is lost at once.
-void copy16_async(void *shared, const void *global, bool valid = true);
-void copies_commit();
-void copies_wait_for_all_but(unsigned n_groups);
-template <int N> void copies_wait() { copies_wait_for_all_but(N); }
+inline void copy_on(size_t bytes, void *shared, const void *global, bool valid = true) {
+    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % bytes)
+        emulate::fault("a copy off its alignment");
+    emulate::copy_later(shared, valid ? global : nullptr, bytes);
+}
+inline void copy16_async(void *shared, const void *global, bool valid = true) { copy_on(16, shared, global, valid); }
+inline void copy_weights16_async(void *shared, const void *global) { copy_on(16, shared, global); }
+template <int BYTES> void copy_weights_async(void *shared, const void *global) {
+    static_assert(BYTES == 4 || BYTES == 8);
+    copy_on(BYTES, shared, global);
+}
+inline void copies_commit() { emulate::commit_copies(); }
+template <int N> void copies_wait() { emulate::wait_for_copies(N); }
 
 inline uint32_t add_in_order(uint32_t *p, uint32_t x) { return atomicAdd(p, x); }
 
@@ -40,11 +47,6 @@ inline void wait_for_previous() {}
 inline void let_next_start() {}
 inline void cluster_sync() { emulate::fault("no clusters"); }
 inline float cluster_load(const float *, uint32_t) { emulate::fault("no clusters"); }
-
-// ------------------------------------------------------------------------------------------------------- arithmetic
-
-inline float exp2_or_0(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
-inline void keep(uint32_t &) {}
 
 // ----------------------------------------------------------------------------------------------------- tensor cores
 
@@ -66,6 +68,12 @@ template <bool BF16> void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0
 }
 template <typename T16> void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma<std::is_same_v<T16, __nv_bfloat16>>(c, a, b0, b1);
+}
+
+template <typename T16>
+void mma_from(float (&d)[4], const float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    std::memcpy(d, c, sizeof d);
+    mma<T16>(d, a, b0, b1);
 }
 
 // ------------------------------------------------------------------------------------- matrices of 8x8 16-bit elements

@@ -20,6 +20,11 @@ inline unsigned lane() { return threadIdx.x % 32; }
 void block_barrier();
 unsigned char *dynamic_shared(); // of this block
 
+// A thread's copies that are under way: made when they are waited for, never before. `from` NULL: zeros.
+void copy_later(void *to, const void *from, size_t bytes);
+void commit_copies();
+void wait_for_copies(size_t n_left); // groups
+
 // Where a warp meets. Each lane leaves a value and waits; the last to come makes the results of all of them. A lane
 // takes its result before it comes again, so one meeting place is enough.
 struct meeting {
