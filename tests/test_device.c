@@ -5,11 +5,12 @@
 // in f32, angles in f32 and softmax weights of 16 bits; where that moves a value across the middle between two numbers
 // of 16 bits it is rounded to the other one, and a few such values decide those of the layers behind anew. So
 //
-//     the first token       attends to itself with weight 1: a rounding here and there differs, which bounds it tightly
+//     the first token       attends to itself with weight 1: a few values may be rounded to the other side, a quarter of
+//                           what all roundings together do at most
 //     the others            are one of many equally good roundings of the same arithmetic: two of those differ by
-//     sqrt(2)
-//                           of what rounding does, which the test measures: the reference with and without it
-//     against the CPU       that, and the CPU's own rounding of activations to 8 bits where weights are quantised
+//                           sqrt(2) of what rounding does, which the test measures: the reference with and without it
+//     against the CPU       whose own rounding (activations to 8 bits where weights are quantised) is measured in the
+//                           same way: the two add up like independent errors, for which sqrt(2) is room
 #include "t.h"
 
 #include <math.h>
@@ -135,7 +136,7 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
     const bool has_reference = !spec->rope_scaling || strcmp(spec->rope_scaling, "yarn") != 0;
     pith_model *model = tiny_model_open(spec);
     assert_non_null(model);
-    bound first = {0}, to_reference = {0}, to_cpu = {0}, rounding = {0};
+    bound first = {0}, to_reference = {0}, to_cpu = {0}, rounding = {0}, of_cpu = {0};
     if (has_reference) {
         const reference_rounding as_gpu = {.cache = kv == PITH_KV_BF16 ? REF_BF16 : REF_F16,
                                            .activations = spec->type == GGML_TYPE_F16 ? REF_F16 : REF_BF16,
@@ -153,18 +154,21 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
         forced_logits(&b, n_prompt, gpu);
         to_cpu = larger(to_cpu, compare(gpu, cpu, n));
         if (has_reference && n_prompt == 1) first = compare(gpu, near, 1);
-        if (has_reference) to_reference = larger(to_reference, compare(gpu, near + (n_prompt - 1) * N_VOCAB, n));
+        if (!has_reference) continue;
+        to_reference = larger(to_reference, compare(gpu, near + (n_prompt - 1) * N_VOCAB, n));
+        of_cpu = larger(of_cpu, compare(cpu, exact + (n_prompt - 1) * N_VOCAB, n));
     }
     pith_engine_free(a.engine);
     pith_engine_free(b.engine);
     pith_model_free(model);
-    print_message("%-6s %-8s %-14s rms to the reference: first %.1e others %.1e  to the CPU: %.1e  rounding: %.1e\n",
-                  spec->arch, ggml_type_name(spec->type), what, first.rms, to_reference.rms, to_cpu.rms, rounding.rms);
+    print_message("%-6s %-8s %-14s rms to the reference: first %.1e others %.1e  to the CPU: %.1e  rounding: %.1e, the "
+                  "CPU's %.1e\n",
+                  spec->arch, ggml_type_name(spec->type), what, first.rms, to_reference.rms, to_cpu.rms, rounding.rms,
+                  of_cpu.rms);
     if (!has_reference) return;
-    assert_true(first.rms <= 1e-3);
+    assert_true(first.rms <= rounding.rms / 4);
     assert_true(to_reference.rms <= sqrt(2) * rounding.rms);
-    // The 8 bits are 2^-8 of the largest activation in a block: some four times bf16's error on the average.
-    assert_true(to_cpu.rms <= (ggml_is_quantized(spec->type) ? 4 : sqrt(2)) * rounding.rms);
+    assert_true(to_cpu.rms <= sqrt(2) * hypot(rounding.rms, of_cpu.rms));
 }
 
 static void every_architecture_and_type(void **state) {
