@@ -5,8 +5,8 @@
 // in f32, angles in f32 and softmax weights of 16 bits; where that moves a value across the middle between two numbers
 // of 16 bits it is rounded to the other one, and a few such values decide those of the layers behind anew. So
 //
-//     the first token       attends to itself with weight 1: a few values may be rounded to the other side, a quarter of
-//                           what all roundings together do at most
+//     the first token       attends to itself with weight 1: a few values may be rounded to the other side, which does
+//                           not half of what all roundings together do to it
 //     the others            are one of many equally good roundings of the same arithmetic: two of those differ by
 //                           sqrt(2) of what rounding does, which the test measures: the reference with and without it
 //     against the CPU       whose own rounding (activations to 8 bits where weights are quantised) is measured in the
@@ -136,14 +136,14 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
     const bool has_reference = !spec->rope_scaling || strcmp(spec->rope_scaling, "yarn") != 0;
     pith_model *model = tiny_model_open(spec);
     assert_non_null(model);
-    bound first = {0}, to_reference = {0}, to_cpu = {0}, rounding = {0}, of_cpu = {0};
+    bound first = {0}, all_of_first = {0}, to_reference = {0}, to_cpu = {0}, rounding = {0}, of_cpu = {0};
     if (has_reference) {
         const reference_rounding as_gpu = {.cache = kv == PITH_KV_BF16 ? REF_BF16 : REF_F16,
                                            .activations = spec->type == GGML_TYPE_F16 ? REF_F16 : REF_BF16,
                                            .foreign = true};
         reference_logits(model, (reference_rounding){0}, exact);
         reference_logits(model, as_gpu, near);
-        rounding = compare(near, exact, n_compared - 1);
+        rounding = compare(near, exact, n_compared - 1), all_of_first = compare(near, exact, 1);
     }
     rig a, b;
     open_engine(&a, model, "cpu", PITH_KV_F32, false);
@@ -161,12 +161,12 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
     pith_engine_free(a.engine);
     pith_engine_free(b.engine);
     pith_model_free(model);
-    print_message("%-6s %-8s %-14s rms to the reference: first %.1e others %.1e  to the CPU: %.1e  rounding: %.1e, the "
-                  "CPU's %.1e\n",
-                  spec->arch, ggml_type_name(spec->type), what, first.rms, to_reference.rms, to_cpu.rms, rounding.rms,
-                  of_cpu.rms);
+    print_message("%-6s %-8s %-14s rms to the reference: first %.1e others %.1e  to the CPU: %.1e  rounding: first %.1e "
+                  "others %.1e, the CPU's %.1e\n",
+                  spec->arch, ggml_type_name(spec->type), what, first.rms, to_reference.rms, to_cpu.rms,
+                  all_of_first.rms, rounding.rms, of_cpu.rms);
     if (!has_reference) return;
-    assert_true(first.rms <= rounding.rms / 4);
+    assert_true(first.rms <= all_of_first.rms / 2);
     assert_true(to_reference.rms <= sqrt(2) * rounding.rms);
     assert_true(to_cpu.rms <= sqrt(2) * hypot(rounding.rms, of_cpu.rms));
 }

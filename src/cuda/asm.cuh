@@ -96,14 +96,6 @@ template <int N> __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// atomicAdd of which what this thread has seen or written is in front, for all blocks, and behind which what others had
-// in front of theirs is seen.
-__device__ __forceinline__ uint32_t add_in_order(uint32_t *p, uint32_t x) {
-    uint32_t before;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(p), "r"(x) : "memory");
-    return before;
-}
-
 // -------------------------------------------------------------------------------------------------- launches, clusters
 
 // Before anything that an earlier kernel writes is read, and before anything that it reads is written.

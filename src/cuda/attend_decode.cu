@@ -11,7 +11,7 @@ namespace {
 
 struct plan_args {
     const int32_t *first, *n_rows, *seq;
-    item *plan;
+    void *plan;
     uint32_t n, n_layers, G, cap;
 };
 
@@ -22,7 +22,7 @@ constexpr uint32_t PLAN_THREADS = 256;
 __global__ void __launch_bounds__(PLAN_THREADS) plan_kernel(plan_args p) {
     __shared__ uint32_t warp_sum[PLAN_THREADS / 32];
     const uint32_t layer = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, n_lanes = p.n * p.G;
-    item *items = p.plan + (size_t)layer * (1 + p.cap);
+    const layer_plan plan = plan_of_layer(p.plan, layer, p.cap);
     uint32_t base = 0;
     for (uint32_t from = 0; from < n_lanes; from += PLAN_THREADS) {
         const uint32_t i = from + threadIdx.x;
@@ -44,11 +44,12 @@ __global__ void __launch_bounds__(PLAN_THREADS) plan_kernel(plan_args p) {
             total += warp_sum[w];
         }
         before += sum - n;
-        for (uint32_t c = 0; c < n && before + c < p.cap; c++) items[1 + before + c] = {i, c, n_rows, first};
+        for (uint32_t c = 0; c < n && before + c < p.cap; c++) plan.items[1 + before + c] = {i, c, n_rows, first};
+        if (i < n_lanes && i < p.cap) plan.lanes[i] = {before, before < p.cap ? min(n, p.cap - before) : 0};
         base = total;
         __syncthreads();
     }
-    if (threadIdx.x == 0) items[0] = {base < p.cap ? base : p.cap, 0, 0, 0};
+    if (threadIdx.x == 0) plan.items[0] = {base < p.cap ? base : p.cap, 0, 0, 0};
 }
 
 } // namespace
@@ -62,46 +63,46 @@ extern "C" uint32_t pith_cuda_attend_items(const pith_geometry *geo, uint32_t n,
 }
 
 extern "C" size_t pith_cuda_attend_plan_bytes(const pith_geometry *geo, uint32_t cap_items) {
-    return (size_t)geo->n_layers * (1 + cap_items) * sizeof(item);
+    return geo->n_layers * layer_plan_items(cap_items) * sizeof(item);
 }
 
 extern "C" size_t pith_cuda_attend_parts_bytes(const pith_geometry *geo, uint32_t cap_items) {
     const uint32_t g = geo->n_heads / geo->n_kv_heads;
-    return counter_words(cap_items) * sizeof(uint32_t) + cap_items * part_floats(g, geo->head_dim) * sizeof(float);
+    return COUNTER_BYTES + cap_items * part_floats(g, geo->head_dim) * sizeof(float);
 }
 
-extern "C" cudaError_t pith_cuda_attend_reset(void *parts, uint32_t cap_items, cudaStream_t stream) {
-    return cudaMemsetAsync(parts, 0, counter_words(cap_items) * sizeof(uint32_t), stream);
+extern "C" cudaError_t pith_cuda_attend_reset(void *parts, cudaStream_t stream) {
+    return cudaMemsetAsync(parts, 0, COUNTER_BYTES, stream);
 }
 
 extern "C" cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *c, const int32_t *seq, uint32_t n, void *plan,
                                              uint32_t cap_items, cudaStream_t stream) {
-    const plan_args args = {c->first,        c->n_rows,         seq,      static_cast<item *>(plan), n,
-                            c->geo.n_layers, c->geo.n_kv_heads, cap_items};
+    const plan_args args = {c->first, c->n_rows, seq, plan, n, c->geo.n_layers, c->geo.n_kv_heads, cap_items};
     return launch_kernel(plan_kernel, c->geo.n_layers, PLAN_THREADS, 0, stream, args);
 }
 
-extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_t layer, const uint16_t *q,
-                                               const void *plan, void *parts, uint32_t cap_items, uint32_t n_blocks,
+extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_t layer, const uint16_t *q, uint32_t n,
+                                               void *plan, void *parts, uint32_t cap_items, uint32_t n_blocks,
                                                uint16_t *out, pith_half out_type, pith_cuda_follow follow,
                                                cudaStream_t stream) {
     const attend_kernel k = attend_stream_kernel(&c->geo, c->type);
     if (!k.run || n_blocks == 0) return cudaErrorInvalidValue;
-    const item *items = static_cast<const item *>(plan) + (size_t)layer * (1 + cap_items);
-    uint32_t *counters = static_cast<uint32_t *>(parts);
+    if (n == 0) return cudaSuccess;
+    const layer_plan of_layer = plan_of_layer(plan, layer, cap_items);
     const attend_args args = {sections_of(*c),
                               c->pages,
-                              items,
+                              of_layer.items,
                               q,
                               out,
-                              reinterpret_cast<float *>(counters + counter_words(cap_items)),
-                              counters,
-                              cap_items,
+                              reinterpret_cast<float *>(static_cast<uint8_t *>(parts) + COUNTER_BYTES),
+                              static_cast<uint32_t *>(parts),
+                              of_layer.lanes,
                               c->geo.n_heads,
                               c->geo.n_kv_heads,
                               out_type == PITH_HALF_BF16,
                               follow == PITH_CUDA_EARLY};
-    return launch_chained(k.run, dim3(n_blocks), k.threads, k.shared_bytes, follow, stream, args);
+    const cudaError_t err = launch_chained(k.run, dim3(n_blocks), k.threads, k.shared_bytes, follow, stream, args);
+    return err ? err : attend_merge(args, &c->geo, n, follow, stream);
 }
 
 extern "C" cudaError_t pith_cuda_attend_blocks(const pith_geometry *geo, pith_half type, uint32_t *n_blocks) {

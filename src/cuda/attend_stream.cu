@@ -15,8 +15,9 @@
 // A warp's first item is given by its number. Further ones are taken from a counter, so that whoever is served faster
 // takes more. What is taken is known, with its page, before the item in front of it has been asked for entirely.
 //
-// Parts are merged by whoever arrives last at their group, in ascending order: by the warp that does if it has more to
-// do, while the others go on; else, together with the rest of its block, when that has nothing left to read.
+// What an item leaves is a part: sums, maxima and weights. Putting parts together is another kernel's (attend_merge.cu):
+// whoever arrived last at a lane could do it here, but the fence that this needs waits for all that its warp has under
+// way, rows for the next item among it.
 #include "cuda/attend_items.cuh"
 #include "cuda/chain.cuh"
 
@@ -130,7 +131,7 @@ template <int D> struct source {
     __device__ __forceinline__ void take() {
         n_known = 0, next = NONE;
         if (work != NONE && n_first < n_items && lane == 0)
-            next = n_first + atomicInc(p.counters + 2 * p.cap, n_items - 1);
+            next = n_first + atomicInc(p.n_taken, n_items - 1);
     }
     __device__ __forceinline__ void find_item() {
         next = __shfl_sync(FULL, next, 0);
@@ -165,159 +166,6 @@ template <int D> struct source {
     }
 };
 
-// ------------------------------------------------------------------------------------------------------------- merges
-
-template <int D, int NT> constexpr size_t PART_FLOATS = 8 * NT * (D + 2);
-
-__device__ __forceinline__ void store_out(const attend_args &p, size_t at, float x) {
-    p.out[at] = p.out_bf16 ? half_bits<true>(x) : half_bits<false>(x);
-}
-
-// What a sum is when its weights are: nothing that counts is 0. A quotient rounded once, as a division's, from the
-// rounded inverse of weights between 1 and a lane's rows: so a mean of equal values is that value.
-struct weights {
-    float sum, inverse;
-};
-__device__ __forceinline__ weights weights_of(float sum) { return {sum, sum == 0.0f ? 0.0f : 1.0f / sum}; }
-__device__ __forceinline__ float mean(float sum, const weights &w) {
-    const float q = sum * w.inverse;
-    return fmaf(fmaf(-w.sum, q, sum), w.inverse, q);
-}
-
-// Threads that merge together: those of a block, or of a warp.
-template <bool BLOCK> __device__ __forceinline__ void sync_team() {
-    if constexpr (BLOCK) __syncthreads();
-    else __syncwarp();
-}
-
-// Merges n parts, `stride` apart, in ascending order: to part `index`, or, as the last merge, to the output row at
-// `out`. A thread works out the weights that it needs by itself: a few loads for many sums, and no barrier. Sums may
-// replace the first part's, since an element is read and written by one thread.
-template <int D, int NT, bool BLOCK>
-__device__ void merge(const attend_args &p, uint32_t index, uint32_t n, uint32_t stride, uint32_t g, bool last,
-                      size_t out) {
-    constexpr uint32_t TEAM = BLOCK ? THREADS : 32, TILES = NT * (D / 16), PER = (TILES * 32 + TEAM - 1) / TEAM;
-    constexpr uint32_t AT_ONCE = PER < 4 ? PER : 4;
-    [[maybe_unused]] constexpr uint32_t PARTS_AT_ONCE = 12 / AT_ONCE;
-    const uint32_t who = BLOCK ? threadIdx.x : threadIdx.x % 32, t = who % 4;
-    const size_t step = stride * PART_FLOATS<D, NT>;
-    float *first = p.parts + index * PART_FLOATS<D, NT>;
-    const float *ml = first + 8 * NT * D + 4 * t; // maximum and weight of heads 2t and 2t + 1
-
-    float top[NT][2];
-#pragma unroll
-    for (int nt = 0; nt < NT; nt++) {
-        top[nt][0] = top[nt][1] = -INFINITY;
-#pragma unroll 8
-        for (uint32_t c = 0; c < n; c++) {
-            const float4 x = __ldcg(reinterpret_cast<const float4 *>(ml + c * step + 16 * nt));
-            top[nt][0] = fmaxf(top[nt][0], x.x), top[nt][1] = fmaxf(top[nt][1], x.z);
-        }
-    }
-    float l[NT][2];
-    const size_t mine = out + 2 * t * D + who / 4 % 8; // the thread's element of its first head's first tile
-#pragma unroll 1
-    for (uint32_t e0 = 0; e0 < PER; e0 += AT_ONCE) {
-        float4 sum[AT_ONCE];
-#pragma unroll
-        for (uint32_t e = 0; e < AT_ONCE; e++) sum[e] = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll
-        for (int nt = 0; nt < NT; nt++) l[nt][0] = l[nt][1] = 0.0f;
-#pragma unroll PARTS_AT_ONCE
-        for (uint32_t c = 0; c < n; c++) {
-            float w[NT][2];
-#pragma unroll
-            for (int nt = 0; nt < NT; nt++) {
-                const float4 x = __ldcg(reinterpret_cast<const float4 *>(ml + c * step + 16 * nt));
-                w[nt][0] = exp2f(x.x - soft_shift(top[nt][0])), w[nt][1] = exp2f(x.z - soft_shift(top[nt][1]));
-                l[nt][0] = fmaf(x.y, w[nt][0], l[nt][0]), l[nt][1] = fmaf(x.w, w[nt][1], l[nt][1]);
-            }
-#pragma unroll
-            for (uint32_t e = 0; e < AT_ONCE; e++) {
-                const uint32_t i = (e0 + e) * TEAM + who, nt = i / (2 * D);
-                if (i >= TILES * 32 || 8 * nt + 2 * t >= g) continue;
-                const float4 x = __ldcg(reinterpret_cast<const float4 *>(first + c * step) + i);
-                const float w0 = nt ? w[NT - 1][0] : w[0][0], w1 = nt ? w[NT - 1][1] : w[0][1];
-                sum[e] = {fmaf(x.x, w0, sum[e].x), fmaf(x.y, w1, sum[e].y), fmaf(x.z, w0, sum[e].z),
-                          fmaf(x.w, w1, sum[e].w)};
-            }
-        }
-        if (!last) {
-#pragma unroll
-            for (uint32_t e = 0; e < AT_ONCE; e++) {
-                const uint32_t i = (e0 + e) * TEAM + who;
-                if (i < TILES * 32 && 8 * (i / (2 * D)) + 2 * t < g) reinterpret_cast<float4 *>(first)[i] = sum[e];
-            }
-            continue;
-        }
-        weights w[NT][2];
-#pragma unroll
-        for (int nt = 0; nt < NT; nt++) w[nt][0] = weights_of(l[nt][0]), w[nt][1] = weights_of(l[nt][1]);
-#pragma unroll
-        for (uint32_t e = 0; e < AT_ONCE; e++) { // elements d and d + 8 of two heads
-            const uint32_t i = (e0 + e) * TEAM + who, nt = i / (2 * D), h = 8 * nt + 2 * t;
-            if (i >= TILES * 32) continue;
-            const size_t at = mine + 8 * nt * D + i / 32 % (D / 16) * 16;
-            const weights w0 = nt ? w[NT - 1][0] : w[0][0], w1 = nt ? w[NT - 1][1] : w[0][1];
-            if (h < g) store_out(p, at, mean(sum[e].x, w0)), store_out(p, at + 8, mean(sum[e].z, w0));
-            if (h + 1 < g) store_out(p, at + D, mean(sum[e].y, w1)), store_out(p, at + D + 8, mean(sum[e].w, w1));
-        }
-    }
-    if (last) return;
-    sync_team<BLOCK>(); // all have read the maxima
-    if (who >= 4) return;
-#pragma unroll
-    for (int nt = 0; nt < NT; nt++)
-        *reinterpret_cast<float4 *>(first + 8 * NT * D + 4 * t + 16 * nt) = {top[nt][0], l[nt][0], top[nt][1],
-                                                                              l[nt][1]};
-}
-
-// Arrives at a counter; true in all threads of the team that is the last of n. That team sees what the others wrote.
-// One thread arrives for all: what is in front of it makes the others' writes its own.
-template <bool BLOCK> __device__ __forceinline__ bool arrives_last(uint32_t *counter, uint32_t n) {
-    __shared__ uint32_t of_block;
-    uint32_t is_last = 0;
-    sync_team<BLOCK>();
-    if (n == 1) return true;
-    if ((BLOCK ? threadIdx.x : threadIdx.x % 32) == 0) {
-        is_last = add_in_order(counter, 1) == n - 1;
-        if (is_last) *counter = 0; // for the next launch
-        if (BLOCK) of_block = is_last;
-    }
-    sync_team<BLOCK>();
-    return BLOCK ? of_block != 0 : __shfl_sync(FULL, is_last, 0) != 0;
-}
-
-// Where an item stands among its lane's.
-struct standing {
-    uint32_t n_groups, lane_first, group_first, in_group;
-    size_t out; // the first element of the lane's output
-};
-// slice: see slots.
-template <int D> __device__ __forceinline__ standing standing_of(const attend_args &p, const uint4 &slice) {
-    const uint32_t g = p.H / p.G, n_chunks = chunks_of(slice.z);
-    const uint32_t chunk = slice.w / (chunk_pages(slice.z) * PITH_PAGE_ROWS), group = chunk / FAN;
-    standing s;
-    s.n_groups = (n_chunks + FAN - 1) / FAN;
-    s.lane_first = slice.x - chunk, s.group_first = s.lane_first + group * FAN;
-    s.in_group = min(FAN, n_chunks - group * FAN);
-    s.out = ((size_t)(slice.y / p.G) * p.H + slice.y % p.G * g) * D;
-    return s;
-}
-
-// Of a group that is complete; then, if it was the lane's last to be, of the groups.
-template <int D, int NT, bool BLOCK> __device__ void merge_group(const attend_args &p, const uint4 &slice) {
-    const standing s = standing_of<D>(p, slice);
-    uint32_t first = s.group_first, n = s.in_group, stride = 1;
-    bool last = s.n_groups == 1;
-#pragma unroll 1
-    for (;;) {
-        merge<D, NT, BLOCK>(p, first, n, stride, p.H / p.G, last, s.out);
-        if (last || !arrives_last<BLOCK>(p.counters + p.cap + s.lane_first, s.n_groups)) return;
-        first = s.lane_first, n = s.n_groups, stride = FAN, last = true;
-    }
-}
-
 // ------------------------------------------------------------------------------------------------------------- kernel
 
 template <int D, int NT, bool BF16>
@@ -326,7 +174,6 @@ __global__ void __launch_bounds__(THREADS, shape<D>::least_blocks(NT)) stream_ke
     PITH_CUDA_DYNAMIC_SHARED(uint8_t, memory); // (WARPS, STAGES, 2, SECTION): keys, values
     // Which slice a stage has: item, lane, rows of the lane, first row of the slice. NONE: no more come.
     __shared__ uint4 slots[WARPS][STAGES];
-    __shared__ uint4 left[WARPS]; // a group that the block has to merge, as a slice of it
 
     let_next_start_early(p.early);
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, pr = lane / 4, t = lane % 4;
@@ -398,7 +245,6 @@ __global__ void __launch_bounds__(THREADS, shape<D>::least_blocks(NT)) stream_ke
     uint4 slice = slots[warp][0];
     if (slice.x != NONE) load_q(slice);
     clear();
-    if (lane == 0) left[warp].x = NONE;
     for (uint32_t stage = 0; slice.x != NONE;) {
         const uint8_t *keys = ring + stage * (2 * SECTION), *values = keys + SECTION;
         copies_wait<IN_FLIGHT>();
@@ -476,7 +322,6 @@ __global__ void __launch_bounds__(THREADS, shape<D>::least_blocks(NT)) stream_ke
         if (slice.x == done.x) continue;
 
         // The item is read.
-        const standing among = standing_of<D>(p, done);
         if (slice.x != NONE) load_q(slice);
 #pragma unroll
         for (int nt = 0; nt < NT; nt++)
@@ -486,7 +331,7 @@ __global__ void __launch_bounds__(THREADS, shape<D>::least_blocks(NT)) stream_ke
                 l[nt][e] += __shfl_xor_sync(FULL, l[nt][e], 8);
                 l[nt][e] += __shfl_xor_sync(FULL, l[nt][e], 16);
             }
-        float *to = p.parts + done.x * PART_FLOATS<D, NT>;
+        float *to = p.parts + done.x * part_floats<NT>(D);
 #pragma unroll
         for (int nt = 0; nt < NT; nt++) {
             const uint32_t h = 8 * nt + 2 * t;
@@ -499,19 +344,9 @@ __global__ void __launch_bounds__(THREADS, shape<D>::least_blocks(NT)) stream_ke
             if (pr == 0)
                 reinterpret_cast<float4 *>(to + 8 * NT * D)[4 * nt + t] = {m[nt][0], l[nt][0], m[nt][1], l[nt][1]};
         }
-        if (arrives_last<false>(p.counters + among.group_first, among.in_group)) {
-            if (slice.x != NONE) merge_group<D, NT, false>(p, done);
-            else if (lane == 0) left[warp] = done;
-        }
         clear();
     }
     copies_wait<0>();
-
-    __syncthreads();
-    for (int w = 0; w < WARPS; w++) {
-        const uint4 group = left[w];
-        if (group.x != NONE) merge_group<D, NT, true>(p, group);
-    }
 }
 
 template <int D> attend_kernel kernel_of_dim(uint32_t g, pith_half type) {

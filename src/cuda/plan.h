@@ -75,8 +75,6 @@ typedef struct pith_launch {
     const float *q_norm, *k_norm;
     float norm_eps;
     uint32_t layer; // ATTEND too
-    // PRODUCT and ATTEND of a decode step: what the next product reads first, if no more than norms come before it
-    pith_cuda_soon soon;
 } pith_launch;
 
 struct pith_plan {

@@ -32,22 +32,11 @@ cudaError_t has_hopper_code(bool *out) {
     return e;
 }
 
-cudaError_t count_sm(int *n) {
-    int device = 0;
-    const cudaError_t e = cudaGetDevice(&device);
-    return e ? e : cudaDeviceGetAttribute(n, cudaDevAttrMultiProcessorCount, device);
-}
-
 static bool on_16(const void *p) { return (uintptr_t)p % 16 == 0; }
 
 static uint32_t slabs_of(const pith_cuda_product &p, uint32_t i) {
     const uint32_t rows = p.out == PITH_CUDA_OUT_SWIGLU ? PITH_SLAB / 2 : PITH_SLAB;
     return p.matrix[i].m / rows + (p.matrix[i].m % rows != 0);
-}
-
-// The first `bytes` of `count` rows or slabs, each `stride`.
-static void add_piece(pith_cuda_soon *soon, const void *at, size_t stride, size_t bytes, uint32_t count) {
-    if (bytes && count) soon->piece[soon->n_pieces++] = {at, (uint32_t)stride, (uint32_t)bytes, count};
 }
 
 } // namespace pith
@@ -85,7 +74,7 @@ cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t s
     if (e != cudaSuccess) return e;
     a.n_blocks_k = clusters ? blocks_along_k(n_slabs, in->k / PITH_STEP) : 1;
     const pith_cuda_follow follow = clusters ? in->follow : PITH_CUDA_AFTER;
-    a.early = follow == PITH_CUDA_EARLY, a.soon = in->soon;
+    a.early = follow == PITH_CUDA_EARLY;
     const uint32_t n_blocks = n_slabs * a.n_blocks_k;
     if (!quant) return launch_float(in->type, a, n_blocks, follow, stream);
 
@@ -96,45 +85,10 @@ cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t s
         ProductArgs some = a;
         some.x = (const uint16_t *)a.x + (size_t)t * in->k;
         some.n = in->n - t < first ? in->n - t : first;
-        if (t + first < in->n) some.soon.n_pieces = 0; // the second half comes before it
         for (uint32_t i = 0; i < n_matrices; i++)
             some.part[i].y = (uint8_t *)a.part[i].y + (size_t)t * a.part[i].y_stride * out_bytes;
         const cudaError_t failed = launch_quant(in->type, some, n_blocks, follow, stream);
         if (failed != cudaSuccess) return failed;
     }
     return cudaSuccess;
-}
-
-// All blocks of the first wave begin at once, with the first steps of their slabs: as many of those as the bytes allow.
-void pith_cuda_product_soon(const pith_cuda_product *in, uint32_t bytes, pith_cuda_soon *soon) {
-    using namespace pith;
-    const pith_quant_layout l = pith_quant_layout_of(in->type);
-    const bool swiglu = in->out == PITH_CUDA_OUT_SWIGLU;
-    const uint32_t n_matrices = swiglu ? 1 : in->n_matrices, n_steps = in->k / PITH_STEP;
-    const uint32_t step_bytes = l.block ? l.code_bytes + l.scale_bytes : PITH_SLAB * PITH_STEP * 2;
-    uint32_t n_slabs = 0;
-    for (uint32_t i = 0; i < n_matrices; i++) n_slabs += slabs_of(*in, i);
-    soon->n_pieces = 0;
-    if (!n_slabs) return;
-    uint32_t left = min(n_slabs, SLOTS / blocks_along_k(n_slabs, n_steps));
-    uint32_t steps = min(n_steps, bytes / step_bytes / left);
-    if (!l.block && steps < n_steps) steps -= steps % 2; // whole lines of a row
-    for (uint32_t i = 0; i < n_matrices; i++) {
-        const pith_cuda_matrix &m = in->matrix[i];
-        const uint32_t all = slabs_of(*in, i), count = min(all, left);
-        const uint8_t *w = (const uint8_t *)m.w;
-        left -= count;
-        if (l.block) {
-            const uint32_t supers = (steps + PITH_SUPER / PITH_STEP - 1) / (PITH_SUPER / PITH_STEP);
-            add_piece(soon, w, (size_t)n_steps * l.code_bytes, (size_t)steps * l.code_bytes, count);
-            add_piece(soon, w + pith_quant_scales_at(l, all, in->k), (size_t)n_steps * l.scale_bytes,
-                      (size_t)steps * l.scale_bytes, count);
-            add_piece(soon, w + pith_quant_supers_at(l, all, in->k), (size_t)in->k / PITH_SUPER * l.super_bytes,
-                      (size_t)supers * l.super_bytes, count);
-            continue;
-        }
-        const uint32_t n_rows = min(m.m, count * (swiglu ? PITH_SLAB / 2 : PITH_SLAB)), row_bytes = in->k * 2;
-        add_piece(soon, w, row_bytes, (size_t)steps * PITH_STEP * 2, n_rows);
-        if (swiglu) add_piece(soon, in->matrix[1].w, row_bytes, (size_t)steps * PITH_STEP * 2, n_rows);
-    }
 }

@@ -28,7 +28,6 @@
 #include "cuda/half.cuh"
 #include "cuda/product.h"
 #include "cuda/quant.cuh"
-#include "cuda/soon.cuh"
 
 namespace pith {
 
@@ -50,8 +49,6 @@ struct ProductArgs {
     uint32_t n_blocks_k; // blocks of a cluster
     pith_cuda_out out;
     bool early;        // see chain.h
-    uint32_t n_asking; // of the last blocks: those that the card holds at once when the launch ends
-    pith_cuda_soon soon;
 };
 
 // ------------------------------------------------------------------------------------------------------- bf16 and f16
@@ -60,6 +57,7 @@ template <typename T16_> struct FloatRows {
     using T16 = T16_;
     static constexpr bool SPLIT_X = false, IN_SHARED = false;
     static constexpr uint32_t SLOT_BYTES = 0;
+    static constexpr int CARVEOUT = CHAIN_CARVEOUT;
     static constexpr uint32_t MAX_TOKENS = 64;
     __host__ __device__ static constexpr int depth(int nt) { return nt <= 1 ? 3 : 2; }
     __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? BLOCKS_PER_SM : 2; }
@@ -116,6 +114,7 @@ template <pith_cuda_type TYPE> struct QuantRows {
     static constexpr pith_quant_layout LAYOUT = layout_known<TYPE>();
     static constexpr uint32_t SLOT_BYTES = LAYOUT.code_bytes + LAYOUT.scale_bytes + LAYOUT.super_bytes;
     static constexpr uint32_t MAX_TOKENS = 32;
+    static constexpr int CARVEOUT = PACKED_CARVEOUT;
     // K types hold more registers per step: activations come late.
     static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, FEW_BYTES = LAYOUT.code_bytes == 1024;
     __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt <= 2 ? 6 : 4; }
@@ -331,13 +330,7 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     float c[TILES][NT][4] = {};
     uint4 x[X_AHEAD ? BUFFERS : 1][NT];
     if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
-    bool asks = blockIdx.x + a.n_asking >= gridDim.x;
     while (step < n_steps) {
-        if (asks && step + DEPTH * turn >= n_steps) { // all loads are on their way
-            asks = false;
-            ask_soon(a.soon, blockIdx.x + a.n_asking - gridDim.x + a.n_asking * (warp + WARPS * lane),
-                     a.n_asking * THREADS);
-        }
 #pragma unroll
         for (int d = 0; d < DEPTH; d++) {
             if (step >= n_steps) break;
@@ -364,14 +357,8 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
 
 // -------------------------------------------------------------------------------------------------------------- launch
 
-cudaError_t count_sm(int *); // of the current device; in product.cu
-
 template <class Rows, int NT>
 cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t stream) {
-    int n_sm = 0;
-    cudaError_t e = a.soon.n_pieces ? count_sm(&n_sm) : cudaSuccess;
-    if (e) return e;
-    a.n_asking = min(n_blocks, (uint32_t)(n_sm * Rows::blocks_per_sm(NT)));
     cudaLaunchAttribute attribute[2];
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(n_blocks), config.blockDim = dim3(THREADS);
@@ -381,7 +368,7 @@ cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cu
         at.id = cudaLaunchAttributeClusterDimension;
         at.val.clusterDim.x = a.n_blocks_k, at.val.clusterDim.y = at.val.clusterDim.z = 1;
     }
-    e = add_follow(config, attribute, product_kernel<Rows, NT>, follow);
+    const cudaError_t e = add_follow(config, attribute, product_kernel<Rows, NT>, follow, Rows::CARVEOUT);
     return e ? e : cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
 }
 

@@ -11,7 +11,6 @@
 
 #include "cuda/chain.h"
 #include "cuda/quant.h"
-#include "cuda/soon.h"
 
 #include <cuda_runtime_api.h>
 
@@ -45,7 +44,6 @@ typedef struct pith_cuda_product {
     uint32_t n_matrices;
     pith_cuda_matrix matrix[PITH_CUDA_PRODUCT_MAX_MATRICES];
     pith_cuda_follow follow; // a kernel that starts early reads its first weights before it waits for x
-    pith_cuda_soon soon;     // what it asks L2 for behind its own last loads
 } pith_cuda_product;
 
 #ifdef __cplusplus
@@ -55,10 +53,6 @@ extern "C" {
 // cudaErrorInvalidValue for a shape outside the above, cudaErrorMisalignedAddress for w or x off 16 bytes; else what
 // the launch says.
 cudaError_t pith_cuda_product_launch(const pith_cuda_product *, cudaStream_t);
-
-// What that product reads first, about `bytes` of it at most, for the launches before it. Of the product only type,
-// out, k and the matrices' w and m are looked at.
-void pith_cuda_product_soon(const pith_cuda_product *, uint32_t bytes, pith_cuda_soon *);
 
 #ifdef __cplusplus
 }

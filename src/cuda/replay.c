@@ -90,7 +90,7 @@ pith_status pith_cuda_begin_values(pith_cuda *cuda, pith_error *err) {
         !(cuda->attend_parts =
               pith_cuda_new(cuda, pith_cuda_attend_parts_bytes(geo, cuda->cap_items), "attention", err)))
         return PITH_E_MEMORY;
-    PITH_CUDA_DO(cuda, pith_cuda_attend_reset(cuda->attend_parts, cuda->cap_items, cuda->stream));
+    PITH_CUDA_DO(cuda, pith_cuda_attend_reset(cuda->attend_parts, cuda->stream));
     return cuda->base.ops->check(&cuda->base, err);
 }
 
@@ -167,7 +167,7 @@ static pith_status prepare_gemm(pith_plan *p, pith_error *err) {
 // The part of a product's arguments that is the same in every replay.
 static pith_cuda_product product_of(const pith_launch *l) {
     pith_cuda_product args = {
-        .type = l->w[0]->type, .out = l->to, .k = l->w[0]->k, .n_matrices = l->n_matrices, .soon = l->soon};
+        .type = l->w[0]->type, .out = l->to, .k = l->w[0]->k, .n_matrices = l->n_matrices};
     for (uint32_t j = 0; j < l->n_matrices; j++)
         args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
                                             .bias = l->bias[j],
@@ -177,23 +177,8 @@ static pith_cuda_product product_of(const pith_launch *l) {
     return args;
 }
 
-// What launches ask for on behalf of the next product. Not across an append: attention reads in between.
-static void look_ahead(pith_plan *p) {
-    const pith_launch *next = NULL;
-    for (uint32_t at = p->n_launches; at-- > 0;) {
-        pith_launch *l = &p->launches[at];
-        if (l->kind == LAUNCH_NORM) continue;
-        if (next && (l->kind == LAUNCH_PRODUCT || l->kind == LAUNCH_ATTEND)) {
-            const pith_cuda_product args = product_of(next);
-            pith_cuda_product_soon(&args, PITH_CUDA_SOON_BYTES, &l->soon);
-        }
-        next = l->kind == LAUNCH_PRODUCT ? l : NULL;
-    }
-}
-
 pith_status pith_cuda_prepare(pith_plan *p, pith_error *err) {
     const size_t bytes = lay_out(p);
-    if (p->shape.cls == PITH_CLASS_DECODE) look_ahead(p);
     pith_status status = grow(p->cuda, bytes, p->input_bytes, err);
     p->generation = p->cuda->generation;
     return status == PITH_OK ? prepare_gemm(p, err) : status;
@@ -232,11 +217,9 @@ static void run_product(const pith_plan *p, const pith_launch *l, float *logits,
     const size_t elt = l->to == PITH_CUDA_OUT_SWIGLU ? sizeof(uint16_t) : sizeof(float);
     for (uint32_t t = 0; t < l->in->n; t += PITH_CUDA_PRODUCT_MAX_TOKENS) {
         const uint32_t left = l->in->n - t;
-        const bool last = left <= PITH_CUDA_PRODUCT_MAX_TOKENS;
         pith_cuda_product args = product_of(l);
         args.x = (const uint16_t *)memory_of(p, l->in) + (size_t)t * args.k;
-        args.n = last ? left : PITH_CUDA_PRODUCT_MAX_TOKENS, args.follow = follow;
-        if (!last) args.soon.n_pieces = 0;
+        args.n = left < PITH_CUDA_PRODUCT_MAX_TOKENS ? left : PITH_CUDA_PRODUCT_MAX_TOKENS, args.follow = follow;
         for (uint32_t j = 0; j < l->n_matrices; j++)
             args.matrix[j].y = result_of(p, l, j, logits) + (size_t)t * l->y_stride * elt;
         PITH_CUDA_DO(cuda, pith_cuda_product_launch(&args, cuda->stream));
@@ -304,7 +287,7 @@ static void run_attend(const pith_plan *p, const pith_launch *l, pith_cuda_follo
     PITH_CUDA_DO(
         cuda,
         p->shape.cls == PITH_CLASS_DECODE
-            ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, cuda->attend_plan, cuda->attend_parts, cuda->cap_items,
+            ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, p->shape.n_tokens, cuda->attend_plan, cuda->attend_parts, cuda->cap_items,
                                       cuda->n_attend_blocks, out, type, follow, cuda->stream)
             : pith_cuda_attend_prefill(&cuda->cache, l->layer, q, seq, p->shape.n_tokens, out, type, cuda->stream));
 }

@@ -17,7 +17,7 @@ struct rig {
           seq(seqs), q(queries), out(queries.size()), plan(pith_cuda_attend_plan_bytes(&c.geo, cap)),
           parts(pith_cuda_attend_parts_bytes(&c.geo, cap)) {
         OK(pith_cuda_attend_blocks(&c.geo, type(), &n_blocks));
-        OK(pith_cuda_attend_reset(parts.p, cap, 0));
+        OK(pith_cuda_attend_reset(parts.p, 0));
         make_plan();
     }
     pith_half type() const { return c.bf16 ? PITH_HALF_BF16 : PITH_HALF_F16; }
@@ -27,7 +27,7 @@ struct rig {
     }
     void launch(uint32_t layer) {
         const pith_cuda_cache view = c.view();
-        OK(pith_cuda_attend_decode(&view, layer, q.p, plan.p, parts.p, cap, n_blocks, out.p, type(), follow, 0));
+        OK(pith_cuda_attend_decode(&view, layer, q.p, n, plan.p, parts.p, cap, n_blocks, out.p, type(), follow, 0));
     }
     std::vector<uint16_t> run(uint32_t layer) {
         out.poison(), launch(layer);

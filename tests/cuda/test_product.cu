@@ -5,7 +5,6 @@
 #include "cuda/launch.cuh"
 #include "cuda/norm.h"
 #include "cuda/product.h"
-#include "cuda/soon.cuh"
 #include "product_ref.h"
 
 #include <algorithm>
@@ -115,7 +114,6 @@ static void check(const Case &c, Random &r) {
     uint64_t n_wrong = 0;
     for (int run = 0; run < 3; run++) { // the second and third as in a chain
         p.follow = (pith_cuda_follow)run;
-        if (run) pith_cuda_product_soon(&p, run == 1 ? 1u << 18 : PITH_CUDA_SOON_BYTES, &p.soon);
         for (uint32_t i = 0; i < n_outputs; i++)
             CUDA(cudaMemcpy(dy[i], y0[i].data(), y0[i].size(), cudaMemcpyHostToDevice));
         CUDA(pith_cuda_product_launch(&p, 0));
@@ -131,7 +129,7 @@ static void check(const Case &c, Random &r) {
     // Alone: token by token gives the bits that it has among the others.
     for (uint32_t t = 0; t<c.n; t += c.n> 9 ? 7 : 1) {
         pith_cuda_product one = p;
-        one.n = 1, one.x = dx.p + (size_t)t * c.k, one.follow = PITH_CUDA_AFTER, one.soon.n_pieces = 0;
+        one.n = 1, one.x = dx.p + (size_t)t * c.k, one.follow = PITH_CUDA_AFTER;
         for (uint32_t i = 0; i < n_outputs; i++) {
             const size_t row = (size_t)p.matrix[i].y_stride * elt;
             CUDA(cudaMemcpy(dy[i], &y0[i][t * row], row, cudaMemcpyHostToDevice));
@@ -207,52 +205,6 @@ struct Asked { // in place of L2
     } * next;
     __host__ __device__ void operator()(const void *at, uint32_t bytes) { *next++ = {at, bytes}; }
 };
-
-// What is read first: inside the matrices, every piece once, whole lines, no more bytes than asked for and most of
-// those.
-static void check_soon(pith_cuda_type type, pith_cuda_out out, uint32_t n_matrices, const uint32_t *m, uint32_t k,
-                       uint32_t bytes) {
-    const pith_quant_layout l = pith_quant_layout_of(type);
-    const bool swiglu = out == PITH_CUDA_OUT_SWIGLU;
-    pith_cuda_product p = {};
-    p.type = type, p.out = out, p.k = k, p.n_matrices = n_matrices;
-    size_t end[3] = {}, total = 0;
-    for (uint32_t i = 0; i < n_matrices; i++) {
-        const uint32_t n_slabs = swiglu ? (m[i] + 31) / 32 : pith_quant_slabs(m[i]);
-        end[i] = l.block ? pith_quant_bytes(l, n_slabs, k) : (size_t)m[i] * k * 2;
-        p.matrix[i].w = (const void *)((uintptr_t)(i + 1) << 40), p.matrix[i].m = m[i];
-        total += end[i];
-    }
-    pith_cuda_product_soon(&p, bytes, &p.soon);
-    const uint32_t n_shares = 3 * 128;
-    size_t n_pieces = 0, asked = 0;
-    uint64_t n_wrong = p.soon.n_pieces > PITH_CUDA_SOON_MOST;
-    for (uint32_t i = 0; i < p.soon.n_pieces; i++)
-        n_pieces += p.soon.piece[i].count * ((p.soon.piece[i].bytes + 4095) / 4096);
-    std::vector<Asked::Piece> pieces(2 * n_pieces);
-    size_t n_asked = 0;
-    for (uint32_t share = 0; share < n_shares && n_asked <= n_pieces; share++) {
-        Asked to = {&pieces[n_asked]};
-        n_asked += pith::for_share(p.soon, share, n_shares, to).next - &pieces[n_asked];
-    }
-    n_wrong += n_asked != n_pieces || !n_asked;
-    std::vector<uintptr_t> seen;
-    for (size_t i = 0; i < n_asked; i++) {
-        const uintptr_t at = (uintptr_t)pieces[i].at, which = (at >> 40) - 1, begin = at & ((1ull << 40) - 1);
-        const uint32_t n = pieces[i].bytes;
-        n_wrong += which >= n_matrices || begin + n > end[which] || n % 16 || begin % 16;
-        n_wrong += !l.block && n % 128 && n != k * 2 % 4096;
-        seen.push_back(at), asked += n;
-    }
-    std::sort(seen.begin(), seen.end());
-    n_wrong += std::adjacent_find(seen.begin(), seen.end()) != seen.end();
-    const size_t most = bytes + bytes / 8 + (1u << 20); // supers come on top
-    n_wrong += asked > most || asked < std::min<size_t>(total, bytes) / 2;
-    char line[96];
-    snprintf(line, sizeof line, "soon %s (%u%s, %u): %zu pieces, %zu bytes", TYPE_NAME[type], m[0],
-             n_matrices > 1 ? ", ..." : "", k, n_asked, asked);
-    report(line, 0, n_wrong);
-}
 
 static void check_norm(uint32_t n, uint32_t d, Random &r) {
     std::vector<float> x((size_t)n * d), w(d);
@@ -396,20 +348,18 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
         }
         return p;
     };
-    // One after the other, in a chain, and in a chain in which each asks for what the next one reads first: recorded,
-    // so that the host's time for a launch is not what is seen.
+    // One after the other, and in a chain: recorded, so that the host's time for a launch is not what is seen.
     const uint32_t n_launches = std::max(n_copies, 28u);
     cudaStream_t stream;
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    double us[3];
-    for (int how = 0; how < 3; how++) {
+    double us[2];
+    for (int how = 0; how < 2; how++) {
         cudaGraph_t graph;
         cudaGraphExec_t recorded;
         CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
         for (uint32_t i = 0; i < n_launches; i++) {
-            pith_cuda_product p = product(i), next = product(i + 1);
+            pith_cuda_product p = product(i);
             p.follow = how && i ? PITH_CUDA_EARLY : PITH_CUDA_AFTER;
-            if (how == 2 && i + 1 < n_launches) pith_cuda_product_soon(&next, PITH_CUDA_SOON_BYTES, &p.soon);
             CUDA(pith_cuda_product_launch(&p, stream));
         }
         CUDA(cudaStreamEndCapture(stream, &graph));
@@ -432,9 +382,9 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
     CUDA(cudaStreamDestroy(stream));
     CUDA(cudaEventDestroy(begin));
     CUDA(cudaEventDestroy(end));
-    printf("time %s%s (%u, %u) n %2u: one by one %7.2f us, in a chain %7.2f us, %5.0f GB/s, with soon %7.2f us\n",
+    printf("time %s%s (%u, %u) n %2u: one by one %7.2f us, in a chain %7.2f us, %5.0f GB/s\n",
            TYPE_NAME[type], swiglu ? " swiglu" : "", m[0] + (swiglu ? m[0] : m[1] + m[2]), k, n, us[0], us[1],
-           total / us[1] / 1e3, us[2]);
+           total / us[1] / 1e3);
 }
 
 // The same product by cuBLASLt, with the algorithm that it recommends for n tokens.
@@ -496,13 +446,6 @@ static void checks(bool quick) {
                 check({type, PITH_CUDA_OUT_F32, {100, 0, 0}, 1, k, n, true, true}, r);
                 check({type, PITH_CUDA_OUT_SWIGLU, {80, 80, 0}, 2, k, n, false, !is_quant(type)}, r);
             }
-        const uint32_t three[3] = {3584, 512, 500}, pair[2] = {18944, 18944}, head[1] = {152064};
-        check_soon(type, PITH_CUDA_OUT_F32, 3, three, 3584, PITH_CUDA_SOON_BYTES);
-        check_soon(type, PITH_CUDA_OUT_SWIGLU, is_quant(type) ? 1 : 2, pair, 3584, PITH_CUDA_SOON_BYTES);
-        check_soon(type, PITH_CUDA_OUT_ADD, 1, three, 18944, PITH_CUDA_SOON_BYTES);
-        check_soon(type, PITH_CUDA_OUT_ADD, 1, three, 256, PITH_CUDA_SOON_BYTES); // all of it
-        check_soon(type, PITH_CUDA_OUT_F32, 1, head, 3584, PITH_CUDA_SOON_BYTES);
-        check_soon(type, PITH_CUDA_OUT_F32, 1, head, 3584, 4u << 20);
         if (is_quant(type)) check_dequant(type, 200, 768, r);
     }
     for (uint32_t n : {1u, 16u, 64u}) check_norm(n, 3584, r);

@@ -23,14 +23,11 @@ static constexpr unsigned ALL = (1u << N_KINDS) - 1, BETWEEN = 1u << NORM | 1u <
 struct manner {
     const char *name;
     pith_cuda_follow product, between; // products and norms; append and attention
-    uint32_t soon;                     // bytes that a product asks for on behalf of the next
 };
-static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER, 0},
-                    FIRST = {"as first", PITH_CUDA_OVERLAP, PITH_CUDA_AFTER, 0},
-                    OVERLAP = {"overlap", PITH_CUDA_OVERLAP, PITH_CUDA_OVERLAP, 0},
-                    EARLY = {"early", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 0},
-                    HALF = {"soon 8 MB", PITH_CUDA_EARLY, PITH_CUDA_EARLY, 8u << 20},
-                    SOON = {"soon", PITH_CUDA_EARLY, PITH_CUDA_EARLY, PITH_CUDA_SOON_BYTES};
+static const manner AFTER = {"one by one", PITH_CUDA_AFTER, PITH_CUDA_AFTER},
+                    FIRST = {"products overlap", PITH_CUDA_OVERLAP, PITH_CUDA_AFTER},
+                    OVERLAP = {"overlap", PITH_CUDA_OVERLAP, PITH_CUDA_OVERLAP},
+                    EARLY = {"early", PITH_CUDA_EARLY, PITH_CUDA_EARLY};
 
 // Words that are finite and small as two bf16: random signs and mantissas, one exponent. Codes may be anything.
 __global__ void fill_kernel(uint32_t *p, size_t n, uint32_t keep, uint32_t set) {
@@ -157,7 +154,7 @@ struct step {
         for (float &v : values) v = rng.normal();
         x0.set(values);
         fill(pool.p, pool.n, KEEP, NEAR_ONE);
-        OK(pith_cuda_attend_reset(parts.p, cap, 0));
+        OK(pith_cuda_attend_reset(parts.p, 0));
         OK(cudaDeviceSynchronize());
     }
     step(const step &) = delete;
@@ -231,18 +228,6 @@ struct step {
         return to_do;
     }
 
-    // As replay.c has it: what the next product reads first, if no more than norms come before it.
-    static void look_ahead(launches &to_do, uint32_t bytes) {
-        const pith_cuda_product *next = nullptr;
-        for (size_t i = to_do.size(); bytes && i-- > 0;) {
-            launch_of &l = to_do[i];
-            if (l.what == NORM) continue;
-            const bool product = l.what != APPEND && l.what != ATTEND;
-            if (next && product) pith_cuda_product_soon(next, bytes, &l.p.soon);
-            next = product ? &l.p : nullptr;
-        }
-    }
-
     // Those kernels; `begins`: with what comes before the first layer.
     void launch(unsigned kinds, const manner &how, uint32_t n_blocks, bool begins) const {
         const pith_cuda_cache c = cache();
@@ -252,7 +237,6 @@ struct step {
         if (begins) OK(pith_cuda_rope_angles(&rope, nullptr, pos.p, n, angles.p, stream));
         if (begins) OK(pith_cuda_attend_plan(&c, seq.p, n, plan.p, cap, stream));
         launches to_do = list(kinds);
-        look_ahead(to_do, how.soon);
         bool chained = false; // the first kernel comes AFTER
         for (launch_of &l : to_do) {
             const bool between = l.what == APPEND || l.what == ATTEND;
@@ -267,7 +251,7 @@ struct step {
                 a.q_out = q.p, a.layer = l.layer, a.n = n;
                 OK(pith_cuda_append_decode(&c, nullptr, &a, follow, stream));
             } else if (l.what == ATTEND) {
-                OK(pith_cuda_attend_decode(&c, l.layer, q.p, plan.p, parts.p, cap, n_blocks, attention.p,
+                OK(pith_cuda_attend_decode(&c, l.layer, q.p, n, plan.p, parts.p, cap, n_blocks, attention.p,
                                            PITH_HALF_BF16, follow, stream));
             } else {
                 l.p.follow = follow;
@@ -334,7 +318,7 @@ static void check_chain(const shape &of, const char *type, const std::vector<int
     char name[96];
     std::snprintf(name, sizeof name, "%s, %u sequences: logits that are numbers", type, s.n);
     report_bits(name, not_finite);
-    for (const manner &how : {FIRST, OVERLAP, EARLY, SOON}) {
+    for (const manner &how : {FIRST, OVERLAP, EARLY}) {
         run = s.capture(ALL, how, true);
         size_t wrong = 0;
         for (int i = 0; i < n_runs; i++) {
@@ -365,9 +349,9 @@ static void time_step(const weights &w, uint32_t n, int32_t n_rows, double bandw
     for (int k = 0; k < N_KINDS; k++) bytes += s.bytes_of((kind)k);
     std::printf("%s, batch %u, %d rows: %.2f GB, %.2f ms at the read bandwidth\n ", w.name.c_str(), n, n_rows,
                 bytes * 1e-9, bytes / bandwidth * 1e3);
-    for (const manner &how : {FIRST, AFTER, OVERLAP, EARLY, HALF, SOON})
+    for (const manner &how : {AFTER, FIRST, OVERLAP, EARLY})
         std::printf(" %s %.3f", how.name, s.seconds(ALL, how, true) * 1e3);
-    const double whole = s.seconds(ALL, SOON, true);
+    const double whole = s.seconds(ALL, EARLY, true);
     std::printf(" ms: %.0f tok/s, %.1f %%\n  without", n / whole, bytes / bandwidth / whole * 100);
     const struct {
         const char *name;
@@ -376,9 +360,9 @@ static void time_step(const weights &w, uint32_t n, int32_t n_rows, double bandw
                 {"append and attend", 1u << ATTEND | 1u << APPEND},
                 {"norms", 1u << NORM},
                 {"all but products", BETWEEN}};
-    for (const auto &l : less) std::printf(" %s %.3f", l.name, s.seconds(ALL & ~l.kinds, SOON, true) * 1e3);
+    for (const auto &l : less) std::printf(" %s %.3f", l.name, s.seconds(ALL & ~l.kinds, EARLY, true) * 1e3);
     std::printf(" ms\n");
-    for (const manner &how : {AFTER, EARLY, SOON}) {
+    for (const manner &how : {AFTER, EARLY}) {
         std::printf("  us each (%% of the bandwidth), %s:", how.name);
         for (int k = 0; k < N_KINDS; k++) {
             const uint32_t count = k == HEAD ? 1 : k == NORM ? 2 * w.s.n_layers + 1 : w.s.n_layers;
@@ -388,8 +372,6 @@ static void time_step(const weights &w, uint32_t n, int32_t n_rows, double bandw
         }
         std::printf("\n");
     }
-    const double plain = s.seconds(1u << ATTEND, FIRST, false), least = s.bytes_of(ATTEND) / bandwidth;
-    std::printf("  attention as first: %.1f us (%.0f)\n", plain / w.s.n_layers * 1e6, least / plain * 100);
     std::fflush(stdout);
 }
 

@@ -39,14 +39,17 @@ template <int BYTES> void copy_weights_async(void *shared, const void *global) {
 inline void copies_commit() { emulate::commit_copies(); }
 template <int N> void copies_wait() { emulate::wait_for_copies(N); }
 
-inline uint32_t add_in_order(uint32_t *p, uint32_t x) { return atomicAdd(p, x); }
-
 // ------------------------------------------------------------------------------------------------ launches, clusters
 
 inline void wait_for_previous() {}
 inline void let_next_start() {}
 inline void cluster_sync() { emulate::fault("no clusters"); }
 inline float cluster_load(const float *, uint32_t) { emulate::fault("no clusters"); }
+
+// ------------------------------------------------------------------------------------------------------- arithmetic
+
+inline float exp2_or_0(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+inline void keep(uint32_t &) {}
 
 // ----------------------------------------------------------------------------------------------------- tensor cores
 
