@@ -24,22 +24,23 @@ __device__ __forceinline__ void wait_and_let_next_start(bool early) {
 cudaError_t has_hopper_code(bool *out);
 
 // A multiprocessor has one split between L1 and shared memory at a time, in percent of what shared memory can have, and
-// rests when it changes: kernels that want different ones do not overlap there. All of a chain ask for the same, but
-// for products of packed weights, which do not fit. L1 should be large: loads to registers that are under way have their
-// place in it, and with 100 KB less of it a product of bf16 weights takes a quarter longer (measured: 100 %).
-constexpr int CHAIN_CARVEOUT = 45, PACKED_CARVEOUT = 58;
+// rests when it changes: kernels that want different ones do not overlap there. All of a chain ask for the same: 132 KB,
+// which three blocks of a product of packed weights need. The step above is 164, for 58 percent and more. L1 should be
+// large: loads to registers that are under way have their place in it, and with 96 KB less of it a product of bf16
+// weights takes a quarter longer.
+constexpr int CHAIN_CARVEOUT = 57;
 
 // What a launch needs to follow as it is told. `attributes` has room for one more.
 template <typename Kernel>
 cudaError_t add_follow(cudaLaunchConfig_t &config, cudaLaunchAttribute *attributes, Kernel kernel,
-                       pith_cuda_follow follow, int carveout = CHAIN_CARVEOUT) {
+                       pith_cuda_follow follow) {
     config.attrs = attributes;
     if (follow != PITH_CUDA_AFTER) {
         cudaLaunchAttribute &at = attributes[config.numAttrs++];
         at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
         at.val.programmaticStreamSerializationAllowed = 1;
     }
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, carveout);
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, CHAIN_CARVEOUT);
 }
 
 template <typename... Parameters, typename... Arguments>

@@ -57,7 +57,6 @@ template <typename T16_> struct FloatRows {
     using T16 = T16_;
     static constexpr bool SPLIT_X = false, IN_SHARED = false;
     static constexpr uint32_t SLOT_BYTES = 0;
-    static constexpr int CARVEOUT = CHAIN_CARVEOUT;
     static constexpr uint32_t MAX_TOKENS = 64;
     __host__ __device__ static constexpr int depth(int nt) { return nt <= 1 ? 3 : 2; }
     __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? BLOCKS_PER_SM : 2; }
@@ -114,7 +113,6 @@ template <pith_cuda_type TYPE> struct QuantRows {
     static constexpr pith_quant_layout LAYOUT = layout_known<TYPE>();
     static constexpr uint32_t SLOT_BYTES = LAYOUT.code_bytes + LAYOUT.scale_bytes + LAYOUT.super_bytes;
     static constexpr uint32_t MAX_TOKENS = 32;
-    static constexpr int CARVEOUT = PACKED_CARVEOUT;
     // K types hold more registers per step: activations come late.
     static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, FEW_BYTES = LAYOUT.code_bytes == 1024;
     __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt <= 2 ? 6 : 4; }
@@ -368,7 +366,7 @@ cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cu
         at.id = cudaLaunchAttributeClusterDimension;
         at.val.clusterDim.x = a.n_blocks_k, at.val.clusterDim.y = at.val.clusterDim.z = 1;
     }
-    const cudaError_t e = add_follow(config, attribute, product_kernel<Rows, NT>, follow, Rows::CARVEOUT);
+    const cudaError_t e = add_follow(config, attribute, product_kernel<Rows, NT>, follow);
     return e ? e : cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
 }
 

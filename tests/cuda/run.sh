@@ -79,7 +79,9 @@ sanitize() {
     export PITH_TEST_QUICK=1
     names=
     for tool in memcheck racecheck synccheck initcheck; do
-        for name in $tests; do names="$names $name.$tool"; done
+        for name in $tests; do
+            [ "$name" = test_product_pack ] || names="$names $name.$tool" # which asks nothing of a device
+        done
     done
     for run in $names; do
         echo "$run 240 compute-sanitizer --tool ${run#*.} --error-exitcode 9 --print-limit 20 $programs/${run%.*} check"
