@@ -5,8 +5,8 @@
 // in f32, angles in f32 and softmax weights of 16 bits; where that moves a value across the middle between two numbers
 // of 16 bits it is rounded to the other one, and a few such values decide those of the layers behind anew. So
 //
-//     the first token       attends to itself with weight 1: few values are rounded to the other side, or none, and they
-//                           do less to it than all roundings together
+//     the first token       attends to itself with weight 1: few values are rounded to the other side, or none, which
+//                           does less to it than all roundings together
 //     the others            are one of many equally good roundings of the same arithmetic: two of those differ by
 //                           sqrt(2) of what rounding does, which the test measures: the reference with and without it
 //     against the CPU       whose own rounding (activations to 8 bits where weights are quantised) is measured in the
@@ -161,10 +161,11 @@ static void check_model(const tiny_spec *spec, const char *what, pith_kv_type kv
     pith_engine_free(a.engine);
     pith_engine_free(b.engine);
     pith_model_free(model);
-    print_message("%-6s %-8s %-14s rms to the reference: first %.1e others %.1e  to the CPU: %.1e  rounding: first %.1e "
-                  "others %.1e, the CPU's %.1e\n",
-                  spec->arch, ggml_type_name(spec->type), what, first.rms, to_reference.rms, to_cpu.rms,
-                  all_of_first.rms, rounding.rms, of_cpu.rms);
+    print_message(
+        "%-6s %-8s %-14s rms to the reference: first %.1e others %.1e  to the CPU: %.1e  rounding: first %.1e "
+        "others %.1e, the CPU's %.1e\n",
+        spec->arch, ggml_type_name(spec->type), what, first.rms, to_reference.rms, to_cpu.rms, all_of_first.rms,
+        rounding.rms, of_cpu.rms);
     if (!has_reference) return;
     assert_true(first.rms <= all_of_first.rms);
     assert_true(to_reference.rms <= sqrt(2) * rounding.rms);

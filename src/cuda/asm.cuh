@@ -57,17 +57,6 @@ __device__ __forceinline__ uint2 load_x8(const void *p) {
     return v;
 }
 
-// Asks L2 for `bytes` at `p`, both multiples of 16, from one thread. A hint: nothing waits for it, and what is written
-// there later is seen all the same, since L2 is where all multiprocessors meet.
-__device__ __forceinline__ void prefetch_bytes(const void *p, uint32_t bytes) {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
-#else
-    for (uint32_t at = 0; at < bytes; at += 128)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)p + at) : "memory");
-#endif
-}
-
 // The block's shared memory whose size the launch gives.
 #define PITH_CUDA_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 

@@ -54,7 +54,7 @@ struct attend_args {
     const item *plan;
     const uint16_t *q;
     uint16_t *out;
-    float *parts;       // (cap, part_floats)
+    float *parts; // (cap, part_floats)
     uint32_t *n_taken;
     const lane_parts *lanes; // (n, G)
     uint32_t H, G;

@@ -1,9 +1,9 @@
 // Merges the parts of each lane to its output. Bound: latency. A lane of 32640 rows has 128 parts of 4 KB, which come
 // from L2; a batch of 16 has 64 such lanes, 33 MB.
 //
-// A block has 32 of a lane's pieces, a piece being four sums as the product fragments have them: the same place in every
-// part. Each of its warps takes a run of the parts, so that many loads are under way at once; runs are added up in
-// ascending order. How long a run is follows from the number of parts alone, and so the order of every sum.
+// A block has 32 of a lane's pieces, a piece being four sums as the product fragments have them: the same place in
+// every part. Each of its warps takes a run of the parts, so that many loads are under way at once; runs are added up
+// in ascending order. How long a run is follows from the number of parts alone, and so the order of every sum.
 #include "cuda/attend_items.cuh"
 #include "cuda/chain.cuh"
 
@@ -32,7 +32,8 @@ template <int NT> __global__ void __launch_bounds__(THREADS) merge_kernel(attend
     const uint32_t lane = threadIdx.x % 32, run = threadIdx.x / 32, t = lane % 4, g = p.H / p.G;
     const uint32_t tile = blockIdx.x, nt = tile / (d / 16), h = 8 * nt + 2 * t; // the piece's heads: h and h + 1
     const lane_parts of = p.lanes[blockIdx.y];
-    const uint32_t per_run = (of.n + RUNS - 1) / RUNS, begin = min(run * per_run, of.n), end = min(begin + per_run, of.n);
+    const uint32_t per_run = (of.n + RUNS - 1) / RUNS, begin = min(run * per_run, of.n),
+                   end = min(begin + per_run, of.n);
     const size_t step = part_floats<NT>(d);
     const float *part = p.parts + of.first * step;
     const float *ml = part + 8 * NT * d + 4 * (4 * nt + t); // maximum and weight of h, then of h + 1

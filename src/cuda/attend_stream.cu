@@ -15,9 +15,9 @@
 // A warp's first item is given by its number. Further ones are taken from a counter, so that whoever is served faster
 // takes more. What is taken is known, with its page, before the item in front of it has been asked for entirely.
 //
-// What an item leaves is a part: sums, maxima and weights. Putting parts together is another kernel's (attend_merge.cu):
-// whoever arrived last at a lane could do it here, but the fence that this needs waits for all that its warp has under
-// way, rows for the next item among it.
+// What an item leaves is a part: sums, maxima and weights. Putting parts together is another kernel's
+// (attend_merge.cu): whoever arrived last at a lane could do it here, but the fence that this needs waits for all that
+// its warp has under way, rows for the next item among it.
 #include "cuda/attend_items.cuh"
 #include "cuda/chain.cuh"
 
@@ -54,7 +54,7 @@ template <int D> __device__ __forceinline__ uint32_t piece_at(uint32_t row, uint
 // many as are kept, so that what is left to do at each is an addition.
 template <int D> struct places {
     static constexpr int N_COPY = D / 32, N_MATRIX = D % 64 ? 2 : 4;
-    uint32_t copy[N_COPY];                    // of the lane's i-th piece of a section, 32 i + lane
+    uint32_t copy[N_COPY];                     // of the lane's i-th piece of a section, 32 i + lane
     uint32_t keys[N_MATRIX], values[N_MATRIX]; // of the row that it names when tile i is loaded, as it is or transposed
 
     __device__ __forceinline__ places(uint32_t lane, bool in_registers) {
@@ -130,8 +130,7 @@ template <int D> struct source {
     }
     __device__ __forceinline__ void take() {
         n_known = 0, next = NONE;
-        if (work != NONE && n_first < n_items && lane == 0)
-            next = n_first + atomicInc(p.n_taken, n_items - 1);
+        if (work != NONE && n_first < n_items && lane == 0) next = n_first + atomicInc(p.n_taken, n_items - 1);
     }
     __device__ __forceinline__ void find_item() {
         next = __shfl_sync(FULL, next, 0);

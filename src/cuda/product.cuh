@@ -48,7 +48,7 @@ struct ProductArgs {
     uint32_t n, k;
     uint32_t n_blocks_k; // blocks of a cluster
     pith_cuda_out out;
-    bool early;        // see chain.h
+    bool early; // see chain.h
 };
 
 // ------------------------------------------------------------------------------------------------------- bf16 and f16

@@ -166,8 +166,7 @@ static pith_status prepare_gemm(pith_plan *p, pith_error *err) {
 
 // The part of a product's arguments that is the same in every replay.
 static pith_cuda_product product_of(const pith_launch *l) {
-    pith_cuda_product args = {
-        .type = l->w[0]->type, .out = l->to, .k = l->w[0]->k, .n_matrices = l->n_matrices};
+    pith_cuda_product args = {.type = l->w[0]->type, .out = l->to, .k = l->w[0]->k, .n_matrices = l->n_matrices};
     for (uint32_t j = 0; j < l->n_matrices; j++)
         args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
                                             .bias = l->bias[j],
@@ -284,12 +283,12 @@ static void run_attend(const pith_plan *p, const pith_launch *l, pith_cuda_follo
     uint16_t *out = memory_of(p, l->out);
     const pith_half type = l->out->halves ? PITH_HALF_F16 : PITH_HALF_BF16;
     const int32_t *seq = (const int32_t *)(const void *)(cuda->values + p->seq);
-    PITH_CUDA_DO(
-        cuda,
-        p->shape.cls == PITH_CLASS_DECODE
-            ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, p->shape.n_tokens, cuda->attend_plan, cuda->attend_parts, cuda->cap_items,
-                                      cuda->n_attend_blocks, out, type, follow, cuda->stream)
-            : pith_cuda_attend_prefill(&cuda->cache, l->layer, q, seq, p->shape.n_tokens, out, type, cuda->stream));
+    PITH_CUDA_DO(cuda, p->shape.cls == PITH_CLASS_DECODE
+                           ? pith_cuda_attend_decode(&cuda->cache, l->layer, q, p->shape.n_tokens, cuda->attend_plan,
+                                                     cuda->attend_parts, cuda->cap_items, cuda->n_attend_blocks, out,
+                                                     type, follow, cuda->stream)
+                           : pith_cuda_attend_prefill(&cuda->cache, l->layer, q, seq, p->shape.n_tokens, out, type,
+                                                      cuda->stream));
 }
 
 static void run_swiglu(const pith_plan *p, const pith_launch *l) {

@@ -382,9 +382,8 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
     CUDA(cudaStreamDestroy(stream));
     CUDA(cudaEventDestroy(begin));
     CUDA(cudaEventDestroy(end));
-    printf("time %s%s (%u, %u) n %2u: one by one %7.2f us, in a chain %7.2f us, %5.0f GB/s\n",
-           TYPE_NAME[type], swiglu ? " swiglu" : "", m[0] + (swiglu ? m[0] : m[1] + m[2]), k, n, us[0], us[1],
-           total / us[1] / 1e3);
+    printf("time %s%s (%u, %u) n %2u: one by one %7.2f us, in a chain %7.2f us, %5.0f GB/s\n", TYPE_NAME[type],
+           swiglu ? " swiglu" : "", m[0] + (swiglu ? m[0] : m[1] + m[2]), k, n, us[0], us[1], total / us[1] / 1e3);
 }
 
 // The same product by cuBLASLt, with the algorithm that it recommends for n tokens.

@@ -19,10 +19,6 @@ inline uint32_t load_shared4(const void *p) { return *static_cast<const uint32_t
 inline uint4 load_x(const void *p) { return *static_cast<const uint4 *>(p); }
 inline uint2 load_x8(const void *p) { return *static_cast<const uint2 *>(p); }
 
-inline void prefetch_bytes(const void *p, uint32_t bytes) {
-    if (reinterpret_cast<uintptr_t>(p) % 16 || bytes % 16) emulate::fault("a prefetch off 16 bytes");
-}
-
 #define PITH_CUDA_DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::dynamic_shared())
 
 inline void copy_on(size_t bytes, void *shared, const void *global, bool valid = true) {
