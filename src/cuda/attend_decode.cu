@@ -1,4 +1,4 @@
-// The plan of decode attention, and its launches. The kernel is in attend_stream.cu.
+// The plan of decode attention, and its launches. The kernels are in attend_stream.cu and attend_merge.cu.
 #include "cuda/attend_decode.h"
 
 #include "cuda/attend_items.cuh"
@@ -86,7 +86,7 @@ extern "C" cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *c, uint32_
                                                uint16_t *out, pith_half out_type, pith_cuda_follow follow,
                                                cudaStream_t stream) {
     const attend_kernel k = attend_stream_kernel(&c->geo, c->type);
-    if (!k.run || n_blocks == 0) return cudaErrorInvalidValue;
+    if (!k.run || n_blocks == 0 || n > cap_items / c->geo.n_kv_heads) return cudaErrorInvalidValue;
     if (n == 0) return cudaSuccess;
     const layer_plan of_layer = plan_of_layer(plan, layer, cap_items);
     const attend_args args = {sections_of(*c),

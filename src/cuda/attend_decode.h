@@ -32,8 +32,9 @@ cudaError_t pith_cuda_attend_plan(const pith_cuda_cache *, const int32_t *seq, u
                                   uint32_t cap_items, cudaStream_t);
 
 // q: device (n, H, d) of the cache's type, unscaled. out: device (n, H*d) of `out_type`; padding tokens are not
-// written. n_blocks: how many blocks the device holds at once, from pith_cuda_attend_blocks; any number gives the same
-// bits. Of what is read, a chain (chain.h) may make q and the newest row of each lane.
+// written. n * G is cap_items at most, else cudaErrorInvalidValue. n_blocks: how many blocks the device holds at once,
+// from pith_cuda_attend_blocks; any number gives the same bits. Of what is read, a chain (chain.h) may make q and the
+// newest row of each lane.
 cudaError_t pith_cuda_attend_decode(const pith_cuda_cache *, uint32_t layer, const uint16_t *q, uint32_t n, void *plan,
                                     void *parts, uint32_t cap_items, uint32_t n_blocks, uint16_t *out,
                                     pith_half out_type, pith_cuda_follow, cudaStream_t);

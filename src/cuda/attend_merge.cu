@@ -40,9 +40,10 @@ template <int NT> __global__ void __launch_bounds__(THREADS) merge_kernel(attend
     wait_and_let_next_start(p.early);
     if (of.n == 0) return;
 
+    const uint32_t last = h < g ? end : begin; // of other heads nothing has been written
     float2 top = {-INFINITY, -INFINITY};
 #pragma unroll 8
-    for (uint32_t c = begin; c < end; c++) {
+    for (uint32_t c = begin; c < last; c++) {
         const float4 x = __ldcg(reinterpret_cast<const float4 *>(ml + c * step));
         top.x = fmaxf(top.x, x.x), top.y = fmaxf(top.y, x.z);
     }
@@ -54,15 +55,13 @@ template <int NT> __global__ void __launch_bounds__(THREADS) merge_kernel(attend
 
     float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
     float2 weight = {0.0f, 0.0f};
-    if (h < g) { // others have not been written
 #pragma unroll 8
-        for (uint32_t c = begin; c < end; c++) {
-            const float4 m = __ldcg(reinterpret_cast<const float4 *>(ml + c * step));
-            const float4 x = __ldcg(reinterpret_cast<const float4 *>(part + c * step) + tile * 32 + lane);
-            const float w0 = exp2f(m.x - top.x), w1 = exp2f(m.z - top.y);
-            weight.x = fmaf(m.y, w0, weight.x), weight.y = fmaf(m.w, w1, weight.y);
-            sum = {fmaf(x.x, w0, sum.x), fmaf(x.y, w1, sum.y), fmaf(x.z, w0, sum.z), fmaf(x.w, w1, sum.w)};
-        }
+    for (uint32_t c = begin; c < last; c++) {
+        const float4 m = __ldcg(reinterpret_cast<const float4 *>(ml + c * step));
+        const float4 x = __ldcg(reinterpret_cast<const float4 *>(part + c * step) + tile * 32 + lane);
+        const float w0 = exp2f(m.x - top.x), w1 = exp2f(m.z - top.y);
+        weight.x = fmaf(m.y, w0, weight.x), weight.y = fmaf(m.w, w1, weight.y);
+        sum = {fmaf(x.x, w0, sum.x), fmaf(x.y, w1, sum.y), fmaf(x.z, w0, sum.z), fmaf(x.w, w1, sum.w)};
     }
     sums[run][lane] = sum, weights[run][lane] = weight;
     __syncthreads();

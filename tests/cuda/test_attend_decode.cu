@@ -103,6 +103,25 @@ static void random_case(uint32_t H, uint32_t G, uint32_t d, bool bf16, std::vect
     for (uint32_t i = 0; i < n; i++)
         wrong += std::memcmp(&other[(size_t)(n - i) * H * d], &got[(size_t)i * H * d], (size_t)H * d * 2) != 0;
     report_bits("  the same in reverse behind padding", wrong);
+
+    // Layers share the counter and the parts: the other one in between changes nothing.
+    reversed.run(0);
+    report_bits("  the same behind the other layer", differing(other, reversed.run(layer)));
+    const std::vector<uint8_t> parts = reversed.parts.get();
+    report_bits("  the counter at its start",
+                (size_t)std::count_if(parts.begin(), parts.begin() + 4, [](uint8_t byte) { return byte != 0; }));
+}
+
+// A plan without room for every lane is refused: who merges looks each of them up.
+static void refused_case() {
+    random_source rng{5};
+    test_cache c({1, 4, 2, 64, 2}, true, {64, 64}, rng);
+    c.fill_normal(rng);
+    rig r(c, {0}, random_queries((size_t)4 * 64, true, rng));
+    const pith_cuda_cache view = c.view();
+    const cudaError_t e = pith_cuda_attend_decode(&view, 0, r.q.p, r.n, r.plan.p, r.parts.p, 1, r.n_blocks, r.out.p,
+                                                  r.type(), PITH_CUDA_AFTER, 0);
+    report_bits("room for one lane of two", e != cudaErrorInvalidValue);
 }
 
 // Keys with which every weight is 0 or equal: rows whose number is 3 modulo 8 share the largest score, the others lie
@@ -154,10 +173,11 @@ static void time_case(const char *model, uint32_t H, uint32_t G, uint32_t n, uin
 
 int main(int n_args, char **args) {
     const asked_for asked = begin(n_args, args);
+    if (asked.checks) refused_case();
     for (int bf16 = 0; asked.checks && bf16 < 2; bf16++) {
         random_case(28, 4, 128, bf16, {1, 63, 64, 65, 700, 1024, 1025, 2048, 2049, 4500});
         if (!asked.quick) random_case(40, 8, 128, bf16, {128, 129, 9000});
-        if (!asked.quick) random_case(8, 1, 64, bf16, {16384, 16385});
+        if (!asked.quick) random_case(8, 1, 64, bf16, {8192, 8193, 33000}); // at a border; more than 128 parts
         random_case(14, 2, 64, bf16, {5, 300, 2500});
         random_case(16, 1, 128, bf16, {257, 3000});
         random_case(4, 4, 96, bf16, {1, 130, 2300});

@@ -6,8 +6,8 @@
 // any two lanes both ways round) or `scrambled`; so a barrier that is missing is one that is seen. Blocks run one after
 // the other in the same order. The runtime works as late as it may (runtime.cpp). Memory of the device ends at a page
 // that may not be touched, and loads off their alignment, indices outside an array and meetings of a warp that not all
-// of its lanes attend are faults. An
-// asynchronous copy loses what was at its place at once and is made when its thread waits for it.
+// of its lanes attend are faults. An asynchronous copy loses what was at its place at once and is made when its thread
+// waits for it.
 //
 // What is not: blocks at the same time, and so clusters and launches that overlap; races between two instructions of a
 // warp with no wait between them; the order of memory between blocks (fences do nothing); caches; registers, the limit
