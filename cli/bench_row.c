@@ -73,10 +73,8 @@ enum { NEIGHBOURS = 32 }; // steps in front of a compression whose median is the
 static double usual_seconds(const measurement *m, uint32_t i) {
     double near[NEIGHBOURS];
     size_t k = 0;
-    while (i > 1 && k < NEIGHBOURS) {
-        i--;
-        if (m->steps[i].n_compressed == 0 && m->steps[i - 1].n_compressed == 0) near[k++] = m->steps[i].seconds;
-    }
+    while (i > 0 && k < NEIGHBOURS)
+        if (m->steps[--i].n_compressed == 0) near[k++] = m->steps[i].seconds;
     eval_sort(near, k);
     return k > 0 ? eval_quantile(near, k, 0.5) : NAN;
 }

@@ -34,11 +34,6 @@ cudaError_t has_hopper_code(bool *out) {
 
 static bool on_16(const void *p) { return (uintptr_t)p % 16 == 0; }
 
-static uint32_t slabs_of(const pith_cuda_product &p, uint32_t i) {
-    const uint32_t rows = p.out == PITH_CUDA_OUT_SWIGLU ? PITH_SLAB / 2 : PITH_SLAB;
-    return p.matrix[i].m / rows + (p.matrix[i].m % rows != 0);
-}
-
 } // namespace pith
 
 cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t stream) {
@@ -63,7 +58,7 @@ cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t s
         if (!on_16(m.w) || (swiglu && !quant && !on_16(in->matrix[1].w))) return cudaErrorMisalignedAddress;
         p.w = m.w, p.bias = m.bias, p.y = m.y, p.m = m.m, p.y_stride = m.y_stride;
         if (swiglu && !quant) p.w_up = in->matrix[1].w, p.bias_up = in->matrix[1].bias;
-        p.n_slabs = slabs_of(*in, i);
+        p.n_slabs = swiglu ? (m.m + PITH_SLAB / 2 - 1) / (PITH_SLAB / 2) : pith_quant_slabs(m.m);
         n_slabs += p.n_slabs;
         p.slabs_end = n_slabs;
     }

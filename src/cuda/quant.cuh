@@ -2,9 +2,8 @@
 //
 // A code of up to seven bits becomes a bf16 by an `or`: 0x4300 is 128, where one unit of the last place is 1, so
 // 0x4300 | v is 128 + v. One fused multiply-add then takes 128 and the type's zero away; all of it is exact. (A product
-// takes it from the sums instead, as the zero times the activations' sum.) Scales
-// stay out of the tensor cores: the sum of a block's codes times activations is multiplied in f32, so a quantised
-// weight is never rounded.
+// takes it from the sums instead, as the zero times the activations' sum.) Scales stay out of the tensor cores: the sum
+// of a block's codes times activations is multiplied in f32, so a quantised weight is never rounded.
 //
 // These functions are the same on the host, so that a test can follow a whole product there.
 #ifndef PITH_CUDA_QUANT_CUH

@@ -10,9 +10,7 @@
 #include "cuda/norm.h"
 #include "cuda/plan.h"
 
-enum {
-    ALIGN = 256,
-};
+enum { ALIGN = 256 };
 
 // ------------------------------------------------------------------------------------------------------- memory
 
@@ -164,18 +162,6 @@ static pith_status prepare_gemm(pith_plan *p, pith_error *err) {
     return PITH_OK;
 }
 
-// The part of a product's arguments that is the same in every replay.
-static pith_cuda_product product_of(const pith_launch *l) {
-    pith_cuda_product args = {.type = l->w[0]->type, .out = l->to, .k = l->w[0]->k, .n_matrices = l->n_matrices};
-    for (uint32_t j = 0; j < l->n_matrices; j++)
-        args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
-                                            .bias = l->bias[j],
-                                            // a pair whose sums are wanted apart is one matrix of both's rows
-                                            .m = l->to == PITH_CUDA_OUT_SWIGLU ? l->w[j]->m : rows_of(l->w[j]),
-                                            .y_stride = l->y_stride};
-    return args;
-}
-
 pith_status pith_cuda_prepare(pith_plan *p, pith_error *err) {
     const size_t bytes = lay_out(p);
     pith_status status = grow(p->cuda, bytes, p->input_bytes, err);
@@ -213,14 +199,24 @@ static uint8_t *result_of(const pith_plan *p, const pith_launch *l, uint32_t j, 
 // Up to 64 rows at a time: each time the weights are read.
 static void run_product(const pith_plan *p, const pith_launch *l, float *logits, pith_cuda_follow follow) {
     pith_cuda *cuda = p->cuda;
+    const pith_device_weight *w = l->w[0];
     const size_t elt = l->to == PITH_CUDA_OUT_SWIGLU ? sizeof(uint16_t) : sizeof(float);
     for (uint32_t t = 0; t < l->in->n; t += PITH_CUDA_PRODUCT_MAX_TOKENS) {
         const uint32_t left = l->in->n - t;
-        pith_cuda_product args = product_of(l);
-        args.x = (const uint16_t *)memory_of(p, l->in) + (size_t)t * args.k;
-        args.n = left < PITH_CUDA_PRODUCT_MAX_TOKENS ? left : PITH_CUDA_PRODUCT_MAX_TOKENS, args.follow = follow;
+        pith_cuda_product args = {.type = w->type,
+                                  .out = l->to,
+                                  .x = (const uint16_t *)memory_of(p, l->in) + (size_t)t * w->k,
+                                  .n = left < PITH_CUDA_PRODUCT_MAX_TOKENS ? left : PITH_CUDA_PRODUCT_MAX_TOKENS,
+                                  .k = w->k,
+                                  .n_matrices = l->n_matrices,
+                                  .follow = follow};
         for (uint32_t j = 0; j < l->n_matrices; j++)
-            args.matrix[j].y = result_of(p, l, j, logits) + (size_t)t * l->y_stride * elt;
+            args.matrix[j] = (pith_cuda_matrix){.w = l->w[j]->data,
+                                                .bias = l->bias[j],
+                                                .y = result_of(p, l, j, logits) + (size_t)t * l->y_stride * elt,
+                                                // a pair whose sums are wanted apart is one matrix of both's rows
+                                                .m = l->to == PITH_CUDA_OUT_SWIGLU ? l->w[j]->m : rows_of(l->w[j]),
+                                                .y_stride = l->y_stride};
         PITH_CUDA_DO(cuda, pith_cuda_product_launch(&args, cuda->stream));
     }
 }

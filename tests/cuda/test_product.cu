@@ -198,14 +198,6 @@ static void check(const Case &c, Random &r) {
     for (int i = 0; i < 3; i++) cudaFree(dw[i]), cudaFree(dbias[i]), cudaFree(dy[i]);
 }
 
-struct Asked { // in place of L2
-    struct Piece {
-        const void *at;
-        uint32_t bytes;
-    } * next;
-    __host__ __device__ void operator()(const void *at, uint32_t bytes) { *next++ = {at, bytes}; }
-};
-
 static void check_norm(uint32_t n, uint32_t d, Random &r) {
     std::vector<float> x((size_t)n * d), w(d);
     for (auto &v : x) v = 30 * r.unit();
