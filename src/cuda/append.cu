@@ -16,6 +16,7 @@
 #include "cuda/cache.cuh"
 #include "cuda/chain.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/product.h"
 
 using namespace pith;
 
@@ -129,6 +130,26 @@ __device__ destination find_destination(const append_args &p, uint32_t head, uin
     return to;
 }
 
+// x (d) of one head, from its parts.
+__device__ void add_parts(float (&x)[MAX_PER_LANE], const float *from, uint32_t n_parts, size_t stride, uint32_t d,
+                          uint32_t lane) {
+#pragma unroll
+    for (int e = 0; e < MAX_PER_LANE; e++) {
+        if (e * 32 >= d) {
+            x[e] = 0.0f;
+            continue;
+        }
+        float part[PITH_CUDA_MOST_PARTS]; // all under way together
+#pragma unroll
+        for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++)
+            part[s] = s < n_parts ? __ldcg(from + s * stride + e * 32 + lane) : 0.0f;
+        x[e] = part[0];
+#pragma unroll
+        for (uint32_t s = 1; s < PITH_CUDA_MOST_PARTS; s++)
+            if (s < n_parts) x[e] += part[s];
+    }
+}
+
 template <bool BF16> __global__ void __launch_bounds__(WARPS * 32) append_kernel(append_args p, bool prefill) {
     __shared__ float rows[WARPS][PITH_MAX_HEAD_DIM];
     let_next_start_early(p.early);
@@ -151,8 +172,7 @@ template <bool BF16> __global__ void __launch_bounds__(WARPS * 32) append_kernel
     const float *from = p.a.q + token * p.a.stride + (size_t)head * d;
     if (!is_q) from = (is_v ? p.a.v : p.a.k) + token * p.a.stride + (size_t)(head - p.H - (is_v ? p.G : 0)) * d;
     float x[MAX_PER_LANE];
-#pragma unroll
-    for (int e = 0; e < MAX_PER_LANE; e++) x[e] = e * 32 < d ? __ldcg(from + e * 32 + lane) : 0.0f;
+    add_parts(x, from, is_q ? p.a.q_parts : is_v ? p.a.v_parts : p.a.k_parts, p.a.part_stride, d, lane);
 
     if (!is_v) {
         const float *norm = is_q ? p.a.q_norm : p.a.k_norm;
@@ -172,7 +192,8 @@ cudaError_t append(const pith_cuda_cache *c, const pith_cuda_windows *w, const p
     const pith_geometry *g = &c->geo;
     if (a->n == 0) return cudaSuccess;
     if (g->elt_bytes != 2 || g->head_dim % 32 || g->head_dim > PITH_MAX_HEAD_DIM || a->n_rot % 2 ||
-        a->n_rot > g->head_dim)
+        a->n_rot > g->head_dim || !a->q_parts || !a->k_parts || !a->v_parts || a->q_parts > PITH_CUDA_MOST_PARTS ||
+        a->k_parts > PITH_CUDA_MOST_PARTS || a->v_parts > PITH_CUDA_MOST_PARTS)
         return cudaErrorInvalidValue;
     const append_args args = {*a,
                               sections_of(*c),

@@ -20,12 +20,14 @@ cudaError_t pith_cuda_rope_angles(const pith_rope *rope, const float *factors, c
 // All pointers are device memory. A token i belongs to the sequence seq[i], -1: the token is padding, nothing of it is
 // read or written.
 typedef struct pith_cuda_append {
-    const float *q;      // (n, H*d) with stride `stride` between tokens, bias added
-    const float *k;      // (n, G*d), same stride
-    const float *v;      // (n, G*d), same stride
-    size_t stride;       // floats from a token to the next
-    const float *q_norm; // (d) weight of the RMS norm of each query head, or NULL
-    const float *k_norm; // (d) of each key head, or NULL
+    const float *q; // (q_parts, n, H*d) with stride `stride` between tokens, bias added: parts are added up in order
+    const float *k; // (k_parts, n, G*d), same strides
+    const float *v; // (v_parts, n, G*d), same strides
+    size_t stride;  // floats from a token to the next
+    size_t part_stride;                 // floats from a part to the next
+    uint32_t q_parts, k_parts, v_parts; // 1 to PITH_CUDA_MOST_PARTS (product.h)
+    const float *q_norm;                // (d) weight of the RMS norm of each query head, or NULL
+    const float *k_norm;                // (d) of each key head, or NULL
     float norm_eps;
     const float *angles; // (n, n_rot/2, 2) of pith_cuda_rope_angles
     uint32_t n_rot;      // even, at most d; 0: no rotation

@@ -85,7 +85,7 @@ template <int N> __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// -------------------------------------------------------------------------------------------------- launches, clusters
+// ------------------------------------------------------------------------------------------------------------ launches
 
 // Before anything that an earlier kernel writes is read, and before anything that it reads is written.
 __device__ __forceinline__ void wait_for_previous() {
@@ -97,25 +97,6 @@ __device__ __forceinline__ void let_next_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
-}
-__device__ __forceinline__ void cluster_sync() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-// A float of shared memory at `address` of this block, in block `rank` of the cluster.
-__device__ __forceinline__ float cluster_load(const float *address, uint32_t rank) {
-    float v = 0;
-#if __CUDA_ARCH__ >= 900
-    const uint32_t here = (uint32_t)__cvta_generic_to_shared(address);
-    uint32_t there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v) : "r"(there) : "memory");
-#else
-    (void)rank;
-    v = *address;
-#endif
-    return v;
 }
 
 // --------------------------------------------------------------------------------------------------------- arithmetic

@@ -7,38 +7,50 @@
 
 #include "cuda/chain.cuh"
 #include "cuda/half.cuh"
+#include "cuda/product.h"
 
 namespace pith {
 
 constexpr int NORM_THREADS = 512, MOST_LOADS = 8; // 16 bytes each: up to 16384 elements
 
+__device__ __forceinline__ void add(float4 &x, const float4 &y) { x.x += y.x, x.y += y.y, x.z += y.z, x.w += y.w; }
+
+// Four elements of a row with its parts added, all of which are under way together.
+__device__ __forceinline__ float4 residual_at(const pith_cuda_norm &p, size_t at) {
+    float4 x = __ldcg((const float4 *)(p.x + at)), part[PITH_CUDA_MOST_PARTS];
+#pragma unroll
+    for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++)
+        if (s < p.n_parts) part[s] = __ldcg((const float4 *)(p.parts + s * p.part_stride + at));
+#pragma unroll
+    for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++)
+        if (s < p.n_parts) add(x, part[s]);
+    if (p.n_parts) *(float4 *)(p.x + at) = x;
+    return x;
+}
+
 template <typename T16, int LOADS>
-__global__ void __launch_bounds__(NORM_THREADS)
-    norm_kernel(const float *x, const float *__restrict__ w, float eps, uint32_t d, uint16_t *y, bool early) {
+__global__ void __launch_bounds__(NORM_THREADS) norm_kernel(pith_cuda_norm p, bool early) {
     __shared__ float warp_sum[NORM_THREADS / 32];
     let_next_start_early(early);
     float4 g[LOADS];
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
         const uint32_t at = (i * NORM_THREADS + threadIdx.x) * 4;
-        g[i] = at < d ? *(const float4 *)(w + at) : float4{0, 0, 0, 0};
+        g[i] = at < p.d ? *(const float4 *)(p.weight + at) : float4{0, 0, 0, 0};
     }
     wait_and_let_next_start(early);
 
-    const float *row = x + (size_t)blockIdx.x * d;
-    uint4 v[LOADS];
+    const size_t row = (size_t)blockIdx.x * p.d;
+    float4 v[LOADS];
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
         const uint32_t at = (i * NORM_THREADS + threadIdx.x) * 4;
-        v[i] = at < d ? __ldcg((const uint4 *)(row + at)) : uint4{0, 0, 0, 0};
+        v[i] = at < p.d ? residual_at(p, row + at) : float4{0, 0, 0, 0};
     }
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) {
-        const float a = __uint_as_float(v[i].x), b = __uint_as_float(v[i].y);
-        const float c = __uint_as_float(v[i].z), e = __uint_as_float(v[i].w);
-        sum = fmaf(e, e, fmaf(c, c, fmaf(b, b, fmaf(a, a, sum))));
-    }
+    for (int i = 0; i < LOADS; i++)
+        sum = fmaf(v[i].w, v[i].w, fmaf(v[i].z, v[i].z, fmaf(v[i].y, v[i].y, fmaf(v[i].x, v[i].x, sum))));
 #pragma unroll
     for (int m = 16; m; m /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, m);
     if (threadIdx.x % 32 == 0) warp_sum[threadIdx.x / 32] = sum;
@@ -46,21 +58,19 @@ __global__ void __launch_bounds__(NORM_THREADS)
     float total = 0;
 #pragma unroll
     for (int i = 0; i < NORM_THREADS / 32; i++) total += warp_sum[i];
-    const float scale = 1.f / sqrtf(total / (float)d + eps);
+    const float scale = 1.f / sqrtf(total / (float)p.d + p.eps);
 
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
         const uint32_t at = (i * NORM_THREADS + threadIdx.x) * 4;
-        if (at >= d) break;
-        const uint32_t a = to16(__uint_as_float(v[i].x) * scale * g[i].x, T16());
-        const uint32_t b = to16(__uint_as_float(v[i].y) * scale * g[i].y, T16());
-        const uint32_t c = to16(__uint_as_float(v[i].z) * scale * g[i].z, T16());
-        const uint32_t e = to16(__uint_as_float(v[i].w) * scale * g[i].w, T16());
-        *(uint2 *)(y + (size_t)blockIdx.x * d + at) = uint2{a | b << 16, c | e << 16};
+        if (at >= p.d) break;
+        const uint32_t a = to16(v[i].x * scale * g[i].x, T16()), b = to16(v[i].y * scale * g[i].y, T16());
+        const uint32_t c = to16(v[i].z * scale * g[i].z, T16()), e = to16(v[i].w * scale * g[i].w, T16());
+        *(uint2 *)((uint16_t *)p.y + row + at) = uint2{a | b << 16, c | e << 16};
     }
 }
 
-using norm_kernel_of = void (*)(const float *, const float *, float, uint32_t, uint16_t *, bool);
+using norm_kernel_of = void (*)(pith_cuda_norm, bool);
 template <typename T16> norm_kernel_of kernel_for(uint32_t d) {
     const uint32_t loads = (d + NORM_THREADS * 4 - 1) / (NORM_THREADS * 4);
     return loads <= 1   ? norm_kernel<T16, 1>
@@ -71,11 +81,13 @@ template <typename T16> norm_kernel_of kernel_for(uint32_t d) {
 
 } // namespace pith
 
-cudaError_t pith_cuda_norm_launch(const float *x, const float *w, float eps, uint32_t n, uint32_t d, bool f16, void *y,
-                                  pith_cuda_follow follow, cudaStream_t stream) {
+cudaError_t pith_cuda_norm_launch(const pith_cuda_norm *p, pith_cuda_follow follow, cudaStream_t stream) {
     using namespace pith;
-    if (!n || !d || d % 4 || d > NORM_THREADS * MOST_LOADS * 4) return cudaErrorInvalidValue;
-    if (((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % 16) return cudaErrorMisalignedAddress;
-    return launch_chained(f16 ? kernel_for<__half>(d) : kernel_for<__nv_bfloat16>(d), dim3(n), NORM_THREADS, 0, follow,
-                          stream, x, w, eps, d, (uint16_t *)y, follow == PITH_CUDA_EARLY);
+    if (!p->n || !p->d || p->d % 4 || p->d > NORM_THREADS * MOST_LOADS * 4 || p->n_parts > PITH_CUDA_MOST_PARTS ||
+        p->part_stride % 4)
+        return cudaErrorInvalidValue;
+    if (((uintptr_t)p->x | (uintptr_t)p->parts | (uintptr_t)p->weight | (uintptr_t)p->y) % 16)
+        return cudaErrorMisalignedAddress;
+    return launch_chained(p->f16 ? kernel_for<__half>(p->d) : kernel_for<__nv_bfloat16>(p->d), dim3(p->n), NORM_THREADS,
+                          0, follow, stream, *p, follow == PITH_CUDA_EARLY);
 }

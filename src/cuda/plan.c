@@ -171,6 +171,7 @@ static void make_norm(pith_plan *p, pith_value *v) {
     if (!l) return;
     l->in = v->in, l->out = v;
     l->norm = vector(p, v->w), l->eps = v->eps;
+    l->n_parts = p->pending, p->pending = 0;
     v->made = true;
 }
 
@@ -191,20 +192,35 @@ static void make_input(pith_plan *p, pith_value *x, bool halves) {
     else if (x->kind != VALUE_ATTENTION) fail(p, PITH_E_STATE, "the plan multiplies what is not in memory");
 }
 
-// Products of one x into columns of a place, as few launches as the matrices have types.
-static void launch_products(pith_plan *p, const pith_value *const *products, const uint32_t *columns, uint32_t n,
-                            bool halves, pith_place y, uint32_t y_stride) {
-    pith_launch *l = NULL;
+// Products of one x into columns of a place, as few launches as the matrices have types: they begin at the launch that
+// is returned, NULL when something failed.
+static pith_launch *launch_products(pith_plan *p, const pith_value *const *products, const uint32_t *columns,
+                                    uint32_t n, bool halves, pith_place y, uint32_t y_stride) {
+    pith_launch *first = NULL, *l = NULL;
     for (uint32_t i = 0; i < n; i++) {
         const pith_device_weight *w = matrix(p, products[i]->w, NULL, halves);
-        if (!w) return;
+        if (!w) return NULL;
         if (!l || l->w[0]->type != w->type) l = new_launch(p, LAUNCH_PRODUCT);
-        if (!l) return;
+        if (!l) return NULL;
+        if (!first) first = l;
         l->in = products[i]->in;
         l->to = PITH_CUDA_OUT_F32, l->y = y, l->y_stride = y_stride;
         l->w[l->n_matrices] = w, l->bias[l->n_matrices] = vector(p, products[i]->bias);
         l->y_column[l->n_matrices++] = columns[i];
     }
+    return first;
+}
+
+// The result in parts, where it is not a product of many rows.
+static void cut(pith_plan *p, pith_launch *l) {
+    l->n_parts = 1;
+    if (!pith_cuda_is_many(p, l->in)) {
+        pith_cuda_product of = {.type = l->w[0]->type, .out = PITH_CUDA_OUT_PARTS, .k = l->w[0]->k};
+        for (of.n_matrices = 0; of.n_matrices < l->n_matrices; of.n_matrices++)
+            of.matrix[of.n_matrices].m = l->w[of.n_matrices]->m;
+        l->to = PITH_CUDA_OUT_PARTS, l->n_parts = pith_cuda_product_parts(&of);
+    }
+    if (l->n_parts > p->most_parts) p->most_parts = l->n_parts;
 }
 
 static void widen(pith_plan *p, uint32_t columns) {
@@ -249,20 +265,24 @@ static void make_swiglu(pith_plan *p, pith_value *v) {
     l->y_stride = pair ? (f + PITH_SLAB / 2 - 1) / (PITH_SLAB / 2) * PITH_SLAB : 2 * f;
 }
 
-// a is a residual, b a product: y += x W^T in a's memory.
+// a is a residual, b a product: y += x W^T in a's memory; of few rows the norm behind it adds them.
 static pith_value *add(pith_plan *p, pith_value *a, pith_value *b) {
     if (!a || !b || p->failed) return NULL;
     if (a->kind != VALUE_RESIDUAL || b->kind != VALUE_PRODUCT || a->n != b->n)
         return fail(p, PITH_E_STATE, "the plan adds what is no product to what is no residual");
     const pith_value *products[1] = {b};
     const bool halves = all_f16(products, 1);
-    make_input(p, b->in, halves);
+    make_input(p, b->in, halves); // and with it the norm that adds what is pending
+    if (p->pending) return fail(p, PITH_E_STATE, "the plan adds to a residual twice without a norm between");
     const pith_device_weight *w = matrix(p, b->w, NULL, halves);
     pith_launch *l = new_launch(p, LAUNCH_PRODUCT);
     if (!l) return NULL;
     l->in = b->in;
     l->w[0] = w, l->bias[0] = vector(p, b->bias), l->n_matrices = 1;
-    l->to = PITH_CUDA_OUT_ADD, l->y = PLACE_X, l->y_row = a->row0, l->y_stride = p->d_model;
+    l->to = PITH_CUDA_OUT_ADD, l->y = PLACE_X, l->y_stride = p->d_model;
+    if (!w) return NULL;
+    cut(p, l);
+    if (l->to == PITH_CUDA_OUT_PARTS) l->y = PLACE_PARTS, p->pending = l->n_parts;
     return a;
 }
 
@@ -303,10 +323,16 @@ static pith_value *attend(pith_plan *p, uint32_t layer, pith_value *q, pith_valu
     const bool halves = all_f16(products, 3);
     make_input(p, products[0]->in, halves);
     const uint32_t columns[3] = {0, q->width, q->width + k->width};
-    launch_products(p, products, columns, 3, halves, PLACE_QKV, q->width + k->width + v->width);
+    pith_launch *l = launch_products(p, products, columns, 3, halves, PLACE_QKV, q->width + k->width + v->width);
+    uint32_t parts[3] = {1, 1, 1}, n_cut = 0;
+    for (; l && n_cut < 3; l++) {
+        cut(p, l);
+        for (uint32_t j = 0; j < l->n_matrices; j++) parts[n_cut++] = l->n_parts;
+    }
     pith_launch *append = new_launch(p, LAUNCH_APPEND), *read = new_launch(p, LAUNCH_ATTEND);
     pith_value *out = new_value(p, VALUE_ATTENTION, q->width, q->n);
     if (!append || !read || !out) return NULL;
+    memcpy(append->qkv_parts, parts, sizeof parts);
     append->layer = read->layer = layer;
     append->rope = q_rope, append->q_norm = q_norm, append->k_norm = k_norm;
     append->norm_eps = q_norm ? q_eps : k_eps;

@@ -12,11 +12,12 @@
 typedef enum pith_place {
     PLACE_X,         // (n, D) f32: the residual, which begins as the embedded tokens
     PLACE_NORM,      // (n, D) 16 bits
-    PLACE_QKV,       // (n, (H + 2G) d) f32
+    PLACE_QKV,       // (parts, n, (H + 2G) d) f32
     PLACE_Q,         // (n, H d) 16 bits, rotated
     PLACE_ATTENTION, // (n, H d) 16 bits
     PLACE_WIDE,      // (n, gate and up) f32, where they are not one launch with SwiGLU
     PLACE_SWIGLU,    // (n, F) 16 bits
+    PLACE_PARTS,     // (parts, n, D) f32: what a product has for the residual, until a norm adds it (norm.h)
     PLACE_ANGLES,    // (n, n_rot) f32
     N_PLACES
 } pith_place;
@@ -28,7 +29,7 @@ typedef enum pith_value_kind {
     VALUE_HEAD_NORM, // of a product
     VALUE_ROPE,      // of a product or a head norm
     VALUE_ATTENTION,
-    VALUE_SWIGLU     // of two products
+    VALUE_SWIGLU // of two products
 } pith_value_kind;
 
 struct pith_value {
@@ -38,10 +39,10 @@ struct pith_value {
     const pith_weight *w, *bias;
     const pith_rope *rope;
     float eps;
-    uint32_t width;    // elements of a row
-    uint32_t row0, n;  // rows, of its place
-    bool made;         // NORM, SWIGLU: its launch is recorded
-    bool halves;       // 16-bit kinds, of the whole: f16, else bf16; what reads it decides
+    uint32_t width;   // elements of a row
+    uint32_t row0, n; // rows, of its place
+    bool made;        // NORM, SWIGLU: its launch is recorded
+    bool halves;      // 16-bit kinds, of the whole: f16, else bf16; what reads it decides
 };
 
 typedef enum pith_launch_kind {
@@ -56,21 +57,23 @@ typedef struct pith_launch {
     pith_launch_kind kind;
     const pith_value *in;  // what is read: NORM, PRODUCT
     const pith_value *out; // what is made: NORM, SWIGLU, ATTEND, and a PRODUCT with SwiGLU
-    // NORM
+    // NORM; n_parts: of PLACE_PARTS, 0: nothing is added to the residual
     const float *norm;
     float eps;
-    // PRODUCT: y of matrix i begins at column y_column[i] of row y_row of its place, or is the step's logits.
+    // PRODUCT: y of matrix i begins at column y_column[i] of its place, or is the step's logits.
     const pith_device_weight *w[PITH_CUDA_PRODUCT_MAX_MATRICES];
     const float *bias[PITH_CUDA_PRODUCT_MAX_MATRICES]; // (m) or NULL
     uint32_t n_matrices;
     pith_cuda_out to;
+    uint32_t n_parts; // PARTS
     pith_place y;
-    uint32_t y_row, y_column[PITH_CUDA_PRODUCT_MAX_MATRICES], y_stride;
+    uint32_t y_column[PITH_CUDA_PRODUCT_MAX_MATRICES], y_stride;
     bool to_logits;
     // SWIGLU: gate at column 0 and up at column `up` of PLACE_WIDE, rows y_stride apart; `pair`: see gemm.h
     uint32_t up;
     bool pair;
     // APPEND
+    uint32_t qkv_parts[3];
     const pith_rope *rope;
     const float *q_norm, *k_norm;
     float norm_eps;
@@ -85,13 +88,15 @@ struct pith_plan {
     uint32_t n_values, cap_values;
     pith_launch *launches; // (cap_launches)
     uint32_t n_launches, cap_launches;
-    const pith_weight *table; // embedding
+    const pith_weight *table;       // embedding
     uint32_t d_model, d_ff, d_wide; // D, F, columns of PLACE_WIDE
-    const pith_rope *rope;    // NULL: no rotation
-    const float *factors;     // its frequency factors in device memory, or NULL
-    size_t at[N_PLACES];      // offsets in cuda->values
-    size_t pos, slot, seq;    // offsets of the step's (n) i32
-    size_t input_bytes;       // what is copied from the host for a step: tables, pos, slot, seq, x
+    uint32_t most_parts;            // of PLACE_QKV and PLACE_PARTS
+    uint32_t pending;               // parts in PLACE_PARTS that no norm has added yet
+    const pith_rope *rope;          // NULL: no rotation
+    const float *factors;           // its frequency factors in device memory, or NULL
+    size_t at[N_PLACES];            // offsets in cuda->values
+    size_t pos, slot, seq;          // offsets of the step's (n) i32
+    size_t input_bytes;             // what is copied from the host for a step: tables, pos, slot, seq, x
     uint64_t generation;
     cudaGraphExec_t graph;     // DECODE, from its first replay on
     const float *graph_logits; // that it writes

@@ -17,9 +17,10 @@
 //
 // Activations come from L1 and L2: n/64 bytes for each byte of W, which is why a block has 64 rows and not 16.
 //
-// A slab of a matrix with few rows is shared by a cluster of up to six blocks, which take turns of four steps each and
-// add their sums through distributed shared memory. The order of a sum: steps ascending within a warp, then warps,
-// then blocks. The number of tokens changes none of it.
+// A slab of a matrix with few rows is shared by up to eight blocks, which take turns of four steps each; their sums are
+// the parts that product.h speaks of. Clusters that added them up through distributed shared memory were slower: two
+// barriers, and a cluster that finds no room in one group of multiprocessors waits for another's end. The order of a
+// sum: steps ascending within a warp, then warps, then blocks. The number of tokens changes none of it.
 #ifndef PITH_CUDA_PRODUCT_CUH
 #define PITH_CUDA_PRODUCT_CUH
 
@@ -38,6 +39,7 @@ struct ProductPart {
     const void *w, *w_up;        // w_up: rows of the slab's second half; NULL: all 64 from w
     const float *bias, *bias_up; // (m)
     void *y;                     // (n, y_stride)
+    size_t part_stride;
     uint32_t m, y_stride;
     uint32_t slabs_end; // of this part and those before it
     uint32_t n_slabs;
@@ -46,7 +48,7 @@ struct ProductArgs {
     ProductPart part[PITH_CUDA_PRODUCT_MAX_MATRICES];
     const void *x; // (n, k)
     uint32_t n, k;
-    uint32_t n_blocks_k; // blocks of a cluster
+    uint32_t n_parts; // blocks that share a slab
     pith_cuda_out out;
     bool early; // see chain.h
 };
@@ -235,37 +237,33 @@ template <int NT> __device__ __forceinline__ void add_warps(const float (&c)[TIL
     __syncthreads();
 }
 
-// The cluster's sum of one element, blocks in their order.
-__device__ __forceinline__ float add_blocks(const float *at, uint32_t n_blocks) {
-    if (n_blocks == 1) return *at;
-    float v = 0;
-    for (uint32_t r = 0; r < n_blocks; r++) v += cluster_load(at, r);
-    return v;
-}
-
-// Each block of the cluster finishes its share of the slab's rows.
-template <typename T16>
-__device__ __forceinline__ void finish(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t rank,
-                                       const float *total) {
-    const bool swiglu = a.out == PITH_CUDA_OUT_SWIGLU;
-    const uint32_t slab_rows = swiglu ? PITH_SLAB / 2 : PITH_SLAB, rows = (slab_rows + a.n_blocks_k - 1) / a.n_blocks_k;
-    for (uint32_t e = threadIdx.x; e < rows * a.n; e += THREADS) {
-        const uint32_t local = rank * rows + e % rows, token = e / rows, row = slab * slab_rows + local;
-        if (local >= slab_rows || row >= p.m) continue;
-        const float *at = total + token * TOTAL_ROWS + local;
-        const size_t out = (size_t)token * p.y_stride + row;
-        float v = add_blocks(at, a.n_blocks_k);
-        if (p.bias) v += p.bias[row];
-        if (swiglu) {
-            float up = add_blocks(at + PITH_SLAB / 2, a.n_blocks_k);
-            if (p.bias_up) up += p.bias_up[row];
-            v = v / (1.f + __expf(-v)) * up;
-        }
-        if (a.out == PITH_CUDA_OUT_F32) ((float *)p.y)[out] = v;
-        else if (a.out == PITH_CUDA_OUT_ADD) ((float *)p.y)[out] = __ldcg((const float *)p.y + out) + v;
-        else ((uint16_t *)p.y)[out] = to16(v, T16());
+// The rows that a block finishes: a thread has one of them, for every token or every few.
+struct Finish {
+    uint32_t row, local, token, n_together; // of the matrix, of the slab; its first token; tokens at a time
+    bool is_real;
+    float bias, bias_up; // asked for long before they are needed
+    __device__ Finish(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t part) {
+        const uint32_t slab_rows = a.out == PITH_CUDA_OUT_SWIGLU ? PITH_SLAB / 2 : PITH_SLAB;
+        local = threadIdx.x % slab_rows, token = threadIdx.x / slab_rows, n_together = THREADS / slab_rows;
+        row = slab * slab_rows + local;
+        is_real = row < p.m;
+        bias = is_real && p.bias && part == 0 ? p.bias[row] : 0.f;
+        bias_up = is_real && p.bias_up ? p.bias_up[row] : 0.f;
     }
-}
+    template <typename T16>
+    __device__ void store(const ProductArgs &a, const ProductPart &p, uint32_t part, const float *total) const {
+        if (!is_real) return;
+        for (uint32_t t = token; t < a.n; t += n_together) {
+            const float *at = total + t * TOTAL_ROWS + local;
+            const size_t out = (size_t)t * p.y_stride + row;
+            float v = at[0] + bias;
+            if (a.out == PITH_CUDA_OUT_SWIGLU) v = v / (1.f + __expf(-v)) * (at[PITH_SLAB / 2] + bias_up);
+            if (a.out == PITH_CUDA_OUT_F32) ((float *)p.y)[out] = v;
+            else if (a.out == PITH_CUDA_OUT_PARTS) ((float *)p.y)[part * p.part_stride + out] = v;
+            else ((uint16_t *)p.y)[out] = to16(v, T16());
+        }
+    }
+};
 
 template <class Rows, int NT>
 __device__ __forceinline__ void load_step_x(uint4 (&x)[NT], const uint16_t *x0, const uint32_t (&at)[NT],
@@ -295,15 +293,15 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     __shared__ float4 scratch[WARPS][BUFFERS][32];
 
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const uint32_t rank = blockIdx.x % a.n_blocks_k;
-    uint32_t slab = blockIdx.x / a.n_blocks_k, which = 0;
+    const uint32_t part = blockIdx.x % a.n_parts;
+    uint32_t slab = blockIdx.x / a.n_parts, which = 0;
     while (slab >= a.part[which].slabs_end) which++;
     if (which) slab -= a.part[which - 1].slabs_end;
     const ProductPart &p = a.part[which];
 
-    // Turns: the cluster's warps take one step each, block by block; a warp's next step is one turn later.
-    const uint32_t turn = WARPS * a.n_blocks_k, n_steps = a.k / PITH_STEP;
-    uint32_t step = rank * WARPS + warp;
+    // Turns: the warps that share the slab take one step each, block by block; a warp's next step is one turn later.
+    const uint32_t turn = WARPS * a.n_parts, n_steps = a.k / PITH_STEP;
+    uint32_t step = part * WARPS + warp;
 
     let_next_start_early(a.early);
     const Rows rows(a, p, slab, lane);
@@ -317,6 +315,7 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     };
 #pragma unroll
     for (int d = 0; d < DEPTH; d++) ask(d, step + d * turn);
+    const Finish finish(a, p, slab, part);
 
     wait_and_let_next_start(a.early);
 
@@ -348,25 +347,18 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
 
     if (IN_SHARED) __syncthreads(); // all slots are free
     add_warps<NT>(c, (float *)memory, total);
-    if (a.n_blocks_k > 1) cluster_sync();
-    finish<T16>(a, p, slab, rank, total);
-    if (a.n_blocks_k > 1) cluster_sync(); // no block ends while another reads its sums
+    finish.template store<T16>(a, p, part, total);
 }
 
 // -------------------------------------------------------------------------------------------------------------- launch
 
 template <class Rows, int NT>
 cudaError_t launch(ProductArgs a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t stream) {
-    cudaLaunchAttribute attribute[2];
+    cudaLaunchAttribute attribute;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(n_blocks), config.blockDim = dim3(THREADS);
     config.stream = stream;
-    if (a.n_blocks_k > 1) {
-        cudaLaunchAttribute &at = attribute[config.numAttrs++];
-        at.id = cudaLaunchAttributeClusterDimension;
-        at.val.clusterDim.x = a.n_blocks_k, at.val.clusterDim.y = at.val.clusterDim.z = 1;
-    }
-    const cudaError_t e = add_follow(config, attribute, product_kernel<Rows, NT>, follow);
+    const cudaError_t e = add_follow(config, &attribute, product_kernel<Rows, NT>, follow);
     return e ? e : cudaLaunchKernelEx(&config, product_kernel<Rows, NT>, a);
 }
 

@@ -2,8 +2,7 @@
 // memory: W is read once, whatever n is.
 //
 // A token's sum has one order, which depends on the type and on the matrices of the launch: the same bits alone and
-// among 63 others, at any place. The order differs between devices with and without thread block clusters (before
-// sm_90).
+// among 63 others, at any place, on any device.
 //
 // A launch allocates nothing and waits for nothing, and may be captured into a graph; pointers and n are then fixed.
 #ifndef PITH_CUDA_PRODUCT_H
@@ -20,7 +19,10 @@
 // What becomes of a sum (with its bias).
 typedef enum pith_cuda_out {
     PITH_CUDA_OUT_F32,   // y (n, M) f32 = sum
-    PITH_CUDA_OUT_ADD,   // y (n, M) f32 += sum: the residual
+    PITH_CUDA_OUT_ADD,   // y (n, M) f32 += sum: of many rows alone (gemm.h)
+    PITH_CUDA_OUT_PARTS, // y (pith_cuda_product_parts(), n, M) f32: the sums of runs of k, bias in the first. Matrices
+                         // of few rows keep a whole card busy only when several blocks share a row; who reads the sum
+                         // next adds the parts up in their order (append.h, norm.h)
     PITH_CUDA_OUT_16,    // y (n, M) in x's type: what the next product reads
     PITH_CUDA_OUT_SWIGLU // y (n, M) in x's type = silu(gate) * up
 } pith_cuda_out;
@@ -30,7 +32,8 @@ typedef struct pith_cuda_matrix {
     const float *bias; // (M) or NULL
     void *y;           // (n, y_stride)
     uint32_t m;
-    uint32_t y_stride; // elements from one token to the next, at least m
+    uint32_t y_stride;  // elements from one token to the next, at least m
+    size_t part_stride; // PARTS: elements from one part to the next
 } pith_cuda_matrix;
 
 // Up to three matrices of one type that multiply the same x, in one launch. SWIGLU has one output, matrix[0].y: bf16
@@ -49,6 +52,11 @@ typedef struct pith_cuda_product {
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+// How many parts such a launch has with PITH_CUDA_OUT_PARTS: 1 to PITH_CUDA_MOST_PARTS. Reads the type, k, and the
+// matrices' m.
+#define PITH_CUDA_MOST_PARTS 8u
+uint32_t pith_cuda_product_parts(const pith_cuda_product *);
 
 // cudaErrorInvalidValue for a shape outside the above, cudaErrorMisalignedAddress for w or x off 16 bytes; else what
 // the launch says.

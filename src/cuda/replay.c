@@ -40,7 +40,8 @@ static size_t lay_out(pith_plan *p) {
     p->at[PLACE_X] = lay(&at, n * p->d_model * sizeof(float));
     p->input_bytes = at;
     p->at[PLACE_NORM] = lay(&at, n * p->d_model * sizeof(uint16_t));
-    p->at[PLACE_QKV] = lay(&at, n * (heads + 2 * kv) * d * sizeof(float));
+    p->at[PLACE_QKV] = lay(&at, p->most_parts * n * (heads + 2 * kv) * d * sizeof(float));
+    p->at[PLACE_PARTS] = lay(&at, p->most_parts * n * p->d_model * sizeof(float));
     p->at[PLACE_Q] = lay(&at, n * heads * d * sizeof(uint16_t));
     p->at[PLACE_ATTENTION] = lay(&at, n * heads * d * sizeof(uint16_t));
     p->at[PLACE_WIDE] = lay(&at, n * p->d_wide * sizeof(float));
@@ -216,7 +217,8 @@ static void run_product(const pith_plan *p, const pith_launch *l, float *logits,
                                                 .y = result_of(p, l, j, logits) + (size_t)t * l->y_stride * elt,
                                                 // a pair whose sums are wanted apart is one matrix of both's rows
                                                 .m = l->to == PITH_CUDA_OUT_SWIGLU ? l->w[j]->m : rows_of(l->w[j]),
-                                                .y_stride = l->y_stride};
+                                                .y_stride = l->y_stride,
+                                                .part_stride = (size_t)p->n_padded * l->y_stride};
         PITH_CUDA_DO(cuda, pith_cuda_product_launch(&args, cuda->stream));
     }
 }
@@ -256,6 +258,10 @@ static void run_append(const pith_plan *p, const pith_launch *l, pith_cuda_follo
                                    .k = qkv + geo->n_heads * d,
                                    .v = qkv + (geo->n_heads + geo->n_kv_heads) * d,
                                    .stride = (geo->n_heads + 2 * geo->n_kv_heads) * d,
+                                   .part_stride = (size_t)p->n_padded * (geo->n_heads + 2 * geo->n_kv_heads) * d,
+                                   .q_parts = l->qkv_parts[0],
+                                   .k_parts = l->qkv_parts[1],
+                                   .v_parts = l->qkv_parts[2],
                                    .q_norm = l->q_norm,
                                    .k_norm = l->k_norm,
                                    .norm_eps = l->norm_eps,
@@ -297,8 +303,18 @@ static void run_swiglu(const pith_plan *p, const pith_launch *l) {
 
 static void run_norm(const pith_plan *p, const pith_launch *l, pith_cuda_follow follow) {
     pith_cuda *cuda = p->cuda;
-    PITH_CUDA_DO(cuda, pith_cuda_norm_launch(memory_of(p, l->in), l->norm, l->eps, l->out->n, l->out->width,
-                                             l->out->halves, memory_of(p, l->out), follow, cuda->stream));
+    const size_t width = l->out->width;
+    const pith_cuda_norm args = {.x = memory_of(p, l->in),
+                                 .parts = place(p, PLACE_PARTS, l->in->row0, width * sizeof(float)),
+                                 .part_stride = p->n_padded * width,
+                                 .n_parts = l->n_parts,
+                                 .weight = l->norm,
+                                 .eps = l->eps,
+                                 .y = memory_of(p, l->out),
+                                 .f16 = l->out->halves,
+                                 .n = l->out->n,
+                                 .d = l->out->width};
+    PITH_CUDA_DO(cuda, pith_cuda_norm_launch(&args, follow, cuda->stream));
 }
 
 static void run_launches(const pith_plan *p, float *logits) {

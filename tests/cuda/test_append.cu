@@ -52,7 +52,15 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
     const size_t stride = (H + 2 * G) * d + 8;
     std::vector<float> qkv(n * stride), q_norm(d), k_norm(d), factors(with_factors ? rope.n_rot / 2 : 0);
     const bool exact = rope.n_rot == 0 && !with_norm;
-    for (float &x : qkv) x = rng.normal() * (exact ? 3.0f : 1.0f);
+    // As products leave them: in three parts q, one k, two v; what the others do not have must not be read.
+    const uint32_t n_parts[] = {3, 1, 2};
+    std::vector<float> parts(3 * qkv.size(), NAN);
+    for (size_t i = 0; i < qkv.size(); i++) {
+        const size_t column = i % stride, which = column < H * d ? 0 : column < (H + G) * d ? 1 : 2;
+        qkv[i] = 0;
+        for (uint32_t part = 0; part < n_parts[which]; part++)
+            qkv[i] += parts[part * qkv.size() + i] = rng.normal() * (exact ? 3.0f : 1.0f);
+    }
     for (float &x : q_norm) x = 1 + 0.1f * rng.normal();
     for (float &x : k_norm) x = 1 + 0.1f * rng.normal();
     for (size_t i = 0; i < factors.size(); i++) factors[i] = 1 + (float)(i % 8);
@@ -62,7 +70,7 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
         pos.push_back(prefill ? 50 + (int32_t)i : 30000 / (int32_t)(i + 1));
         slot.push_back(prefill ? (i + cap >= n ? (int32_t)(i % cap) : -1) : i == 1 ? -1 : (int32_t)i);
     }
-    device<float> d_qkv(qkv), d_q_norm(q_norm), d_k_norm(k_norm), d_factors(factors),
+    device<float> d_qkv(parts), d_q_norm(q_norm), d_k_norm(k_norm), d_factors(factors),
         angles((size_t)n * std::max(rope.n_rot, 2u));
     device<int32_t> d_pos(pos), d_slot(slot), d_seq(seq);
     device<uint16_t> q_out((size_t)n * H * d);
@@ -77,6 +85,7 @@ static void one_case(const char *what, uint32_t H, uint32_t G, uint32_t d, bool 
     OK(pith_cuda_rope_angles(&rope, with_factors ? d_factors.p : nullptr, d_pos.p, n, angles.p, 0));
     pith_cuda_append a = {};
     a.q = d_qkv.p, a.k = d_qkv.p + H * d, a.v = d_qkv.p + (H + G) * d, a.stride = stride;
+    a.part_stride = qkv.size(), a.q_parts = n_parts[0], a.k_parts = n_parts[1], a.v_parts = n_parts[2];
     a.q_norm = with_norm ? d_q_norm.p : nullptr, a.k_norm = with_norm ? d_k_norm.p : nullptr, a.norm_eps = 1e-6f;
     a.angles = angles.p, a.n_rot = rope.n_rot, a.neox = rope.neox, a.pos = d_pos.p, a.slot = d_slot.p, a.seq = d_seq.p;
     a.q_out = q_out.p, a.layer = layer, a.n = n;

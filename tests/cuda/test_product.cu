@@ -102,14 +102,20 @@ static void check(const Case &c, Random &r) {
         p.matrix[i].bias = c.bias && !(swiglu && quant) ? dbias[i] : nullptr;
         if (i >= n_outputs) continue;
         y0[i].assign((size_t)c.n * (m + PAD) * elt, 0xff); // NaN in every format
-        if (c.out == PITH_CUDA_OUT_ADD)
-            for (size_t e = 0; e < y0[i].size() / 4; e++) {
-                const float f = c.exact ? (float)r.between(-8, 8) : r.unit();
-                memcpy(&y0[i][e * 4], &f, 4);
-            }
         CUDA(cudaMalloc(&dy[i], y0[i].size()));
         p.matrix[i].y = dy[i];
     }
+
+    const bool in_parts = c.out == PITH_CUDA_OUT_PARTS;
+    const uint32_t n_parts = in_parts ? pith_cuda_product_parts(&p) : 1;
+    if (in_parts) // (parts, n, stride)
+        for (uint32_t i = 0; i < n_outputs; i++) {
+            p.matrix[i].part_stride = y0[i].size() / 4;
+            y0[i].resize(y0[i].size() * n_parts, 0xff);
+            CUDA(cudaFree(dy[i]));
+            CUDA(cudaMalloc(&dy[i], y0[i].size()));
+            p.matrix[i].y = dy[i];
+        }
 
     uint64_t n_wrong = 0;
     for (int run = 0; run < 3; run++) { // the second and third as in a chain
@@ -130,17 +136,17 @@ static void check(const Case &c, Random &r) {
     for (uint32_t t = 0; t<c.n; t += c.n> 9 ? 7 : 1) {
         pith_cuda_product one = p;
         one.n = 1, one.x = dx.p + (size_t)t * c.k, one.follow = PITH_CUDA_AFTER;
-        for (uint32_t i = 0; i < n_outputs; i++) {
-            const size_t row = (size_t)p.matrix[i].y_stride * elt;
-            CUDA(cudaMemcpy(dy[i], &y0[i][t * row], row, cudaMemcpyHostToDevice));
-        }
+        for (uint32_t i = 0; i < n_outputs; i++) CUDA(cudaMemset(dy[i], 0xff, y0[i].size()));
         CUDA(pith_cuda_product_launch(&one, 0));
         CUDA(cudaDeviceSynchronize());
         for (uint32_t i = 0; i < n_outputs; i++) {
             const size_t row = (size_t)p.matrix[i].y_stride * elt;
             std::vector<uint8_t> y(row);
-            CUDA(cudaMemcpy(y.data(), dy[i], row, cudaMemcpyDeviceToHost));
-            n_wrong += memcmp(y.data(), &first[i][t * row], row) != 0;
+            for (uint32_t part = 0; part < n_parts; part++) {
+                const size_t at = part * p.matrix[i].part_stride * elt;
+                CUDA(cudaMemcpy(y.data(), dy[i] + at, row, cudaMemcpyDeviceToHost));
+                n_wrong += memcmp(y.data(), &first[i][at + t * row], row) != 0;
+            }
         }
     }
 
@@ -174,10 +180,14 @@ static void check(const Case &c, Random &r) {
                 }
                 if (out16) got = from16(get16(&first[i][at]), f16);
                 else {
-                    float v, was;
-                    memcpy(&v, &first[i][at], 4), memcpy(&was, &y0[i][at], 4);
+                    float v;
+                    memcpy(&v, &first[i][at], 4);
+                    for (uint32_t part = 1; part < n_parts; part++) {
+                        float more;
+                        memcpy(&more, &first[i][at + part * p.matrix[i].part_stride * 4], 4);
+                        v += more;
+                    }
                     got = v;
-                    if (c.out == PITH_CUDA_OUT_ADD) want += was, bound += fabs(was) / 16777216.;
                 }
                 if (c.exact && !swiglu) {
                     const double rounded =
@@ -190,7 +200,7 @@ static void check(const Case &c, Random &r) {
                 if (!(here <= used)) used = here;
             }
     }
-    static const char *const OUT[] = {"f32", "add", "16", "swiglu"};
+    static const char *const OUT[] = {"f32", "add", "parts", "16", "swiglu"};
     char line[128];
     snprintf(line, sizeof line, "%s %s (%u%s, %u) n %u%s%s", TYPE_NAME[c.type], OUT[c.out], c.m[0],
              c.n_matrices > 1 && !swiglu ? ", ..." : "", c.k, c.n, c.exact ? " exact" : "", c.bias ? " bias" : "");
@@ -198,21 +208,32 @@ static void check(const Case &c, Random &r) {
     for (int i = 0; i < 3; i++) cudaFree(dw[i]), cudaFree(dbias[i]), cudaFree(dy[i]);
 }
 
-static void check_norm(uint32_t n, uint32_t d, Random &r) {
-    std::vector<float> x((size_t)n * d), w(d);
+static void check_norm(uint32_t n, uint32_t d, uint32_t n_parts, Random &r) {
+    const size_t part_stride = (size_t)n * d + 4;
+    std::vector<float> x((size_t)n * d), w(d), parts(n_parts * part_stride);
     for (auto &v : x) v = 30 * r.unit();
     for (auto &v : w) v = r.unit();
-    Device<float> dx(x.size()), dw(d);
+    for (auto &v : parts) v = 10 * r.unit();
+    Device<float> dx(x.size()), dw(d), dparts(parts.size() + 4);
     Device<uint16_t> dy(x.size());
     dx.put(x.data()), dw.put(w.data());
-    double used = 0;
+    if (n_parts) dparts.put(std::vector<float>(parts).data());
     CUDA(cudaMemset(dy.p, 0xff, x.size() * 2));
-    CUDA(pith_cuda_norm_launch(dx.p, dw.p, 1e-6f, n, d, false, dy.p, PITH_CUDA_EARLY, 0));
+    const pith_cuda_norm args = {dx.p, dparts.p, part_stride, n_parts, dw.p, 1e-6f, dy.p, false, n, d};
+    CUDA(pith_cuda_norm_launch(&args, PITH_CUDA_EARLY, 0));
     CUDA(cudaDeviceSynchronize());
     const auto y = dy.get();
+    const auto left = dx.get();
+    double used = 0;
+    uint64_t n_wrong = 0;
     for (uint32_t t = 0; t < n; t++) {
         double s = 0;
-        for (uint32_t i = 0; i < d; i++) s += (double)x[(size_t)t * d + i] * x[(size_t)t * d + i];
+        for (uint32_t i = 0; i < d; i++) {
+            float &v = x[(size_t)t * d + i];
+            for (uint32_t part = 0; part < n_parts; part++) v += parts[part * part_stride + (size_t)t * d + i];
+            n_wrong += left[(size_t)t * d + i] != v;
+            s += (double)v * v;
+        }
         for (uint32_t i = 0; i < d; i++) {
             const double want = x[(size_t)t * d + i] / sqrt(s / d + 1e-6) * w[i];
             const double here = fabs(pith_bf16_to_f32(y[(size_t)t * d + i]) - want) / (fabs(want) / 250 + 1e-30);
@@ -220,8 +241,8 @@ static void check_norm(uint32_t n, uint32_t d, Random &r) {
         }
     }
     char line[64];
-    snprintf(line, sizeof line, "norm (%u, %u)", n, d);
-    report(line, used, 0);
+    snprintf(line, sizeof line, "norm (%u, %u) and %u parts", n, d, n_parts);
+    report(line, used, n_wrong);
 }
 
 static void check_dequant(pith_cuda_type type, uint32_t m, uint32_t k, Random &r) {
@@ -307,7 +328,7 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
     const size_t stride = (total + 255) / 256 * 256;
     Device<uint8_t> w(stride * n_copies);
     Device<uint16_t> x((size_t)n * k);
-    Device<float> y((size_t)n * (m[0] + m[1] + m[2]));
+    Device<float> y((size_t)n * (m[0] + m[1] + m[2]) * PITH_CUDA_MOST_PARTS);
     const uint32_t keep = type == PITH_CUDA_F16 ? 0x83ff83ffu : 0x807f807fu,
                    set = type == PITH_CUDA_F16 ? 0x24002400u : 0x3c003c00u;
     CUDA(pith::launch_kernel(fill, 1024, 256, 0, 0, (uint32_t *)x.p, x.n / 2, keep, set));
@@ -336,6 +357,7 @@ static void time_product(pith_cuda_type type, pith_cuda_out out, uint32_t n_matr
         float *to = y.p;
         for (uint32_t j = 0; j < n_matrices; j++) {
             p.matrix[j].w = at, p.matrix[j].y = to, p.matrix[j].m = m[j], p.matrix[j].y_stride = m[j];
+            p.matrix[j].part_stride = (size_t)n * (m[0] + m[1] + m[2]);
             at += bytes[j], to += (size_t)n * m[j];
         }
         return p;
@@ -426,22 +448,22 @@ static void checks(bool quick) {
             check({type, PITH_CUDA_OUT_SWIGLU, {80, 80, 0}, 2, 768, n, false, !is_quant(type)}, r);
         }
         for (uint32_t n : {1u, 16u, 37u}) {
-            check({type, PITH_CUDA_OUT_ADD, {320, 0, 0}, 1, 3584, n, true, false}, r);
+            check({type, PITH_CUDA_OUT_PARTS, {320, 0, 0}, 1, 3584, n, true, false}, r);
             check({type, PITH_CUDA_OUT_16, {64, 128, 0}, 2, 1024, n, true, true}, r);
         }
         check({type, PITH_CUDA_OUT_F32, {64, 0, 0}, 1, 256, 3, true, false}, r); // fewer turns than a warp holds steps
-        check({type, PITH_CUDA_OUT_ADD, {128, 0, 0}, 1, 18944, 8, false, false}, r); // 24 turns of 6 blocks
-        for (uint32_t k : {1536u, 2048u, 2560u, 3072u}) // clusters of 3, 4, 5 and 6, which share 64 or 32 rows
+        check({type, PITH_CUDA_OUT_PARTS, {128, 0, 0}, 1, 18944, 8, false, false}, r); // 19 turns of 8 blocks
+        for (uint32_t k : {1536u, 2048u, 2560u, 3072u})                                // 3, 4, 5 and 6 parts
             for (uint32_t n : {1u, 8u, 16u, 33u}) {
                 if (quick && n != 16) continue;
-                check({type, PITH_CUDA_OUT_F32, {100, 0, 0}, 1, k, n, true, true}, r);
+                check({type, PITH_CUDA_OUT_PARTS, {100, 30, 64}, 3, k, n, true, true}, r);
                 check({type, PITH_CUDA_OUT_SWIGLU, {80, 80, 0}, 2, k, n, false, !is_quant(type)}, r);
             }
         if (is_quant(type)) check_dequant(type, 200, 768, r);
     }
-    for (uint32_t n : {1u, 16u, 64u}) check_norm(n, 3584, r);
-    check_norm(3, 64, r);
-    check_norm(2, 16384, r);
+    for (uint32_t n : {1u, 16u, 64u}) check_norm(n, 3584, n % 8, r), check_norm(n, 3584, 7, r);
+    check_norm(3, 64, 8, r);
+    check_norm(2, 16384, 3, r);
     check_gemm(192, 256, 100, PITH_CUDA_OUT_F32, r);
     check_gemm(192, 256, 100, PITH_CUDA_OUT_ADD, r);
 }
@@ -451,10 +473,10 @@ static void times() { // R1-Distill-Qwen-7B
     for (int t = PITH_CUDA_BF16; t <= PITH_CUDA_Q6_K; t++) {
         const pith_cuda_type type = (pith_cuda_type)t;
         for (uint32_t n : {1u, 8u, 16u, 32u, 64u}) {
-            time_product(type, PITH_CUDA_OUT_F32, 3, qkv, 3584, n);
-            time_product(type, PITH_CUDA_OUT_ADD, 1, o, 3584, n);
+            time_product(type, PITH_CUDA_OUT_PARTS, 3, qkv, 3584, n);
+            time_product(type, PITH_CUDA_OUT_PARTS, 1, o, 3584, n);
             time_product(type, PITH_CUDA_OUT_SWIGLU, 2, ffn, 3584, n);
-            time_product(type, PITH_CUDA_OUT_ADD, 1, o, 18944, n);
+            time_product(type, PITH_CUDA_OUT_PARTS, 1, o, 18944, n);
             if (n == 1 || n == 16) time_product(type, PITH_CUDA_OUT_F32, 1, v, 3584, n);
         }
     }

@@ -105,7 +105,7 @@ struct step {
     pith_geometry geo;
     size_t page_bytes;
     uint32_t cap;
-    device<float> x0, x, qkv, angles, ones, logits;
+    device<float> x0, x, qkv, parts_of_x, angles, ones, logits;
     device<uint16_t> norm, q, attention, wide;
     device<int32_t> seq, pos, pages, first, n_rows;
     device<uint8_t> pool, plan, parts;
@@ -134,7 +134,8 @@ struct step {
     step(const weights &w_, const std::vector<int32_t> &rows_)
         : w(w_), s(w.s), n((uint32_t)rows_.size()), rows(rows_), geo{s.n_layers, s.H, s.G, s.d, 2},
           page_bytes(pith_page_bytes(&geo)), cap(pith_cuda_attend_items(&geo, n, longest())), x0((size_t)n * s.D),
-          x((size_t)n * s.D), qkv((size_t)n * (s.H + 2 * s.G) * s.d), angles((size_t)n * s.d), ones(s.D),
+          x((size_t)n * s.D), qkv(PITH_CUDA_MOST_PARTS * (size_t)n * (s.H + 2 * s.G) * s.d),
+          parts_of_x(PITH_CUDA_MOST_PARTS * (size_t)n * s.D), angles((size_t)n * s.d), ones(s.D),
           logits((size_t)n * s.V), norm((size_t)n * s.D), q((size_t)n * s.H * s.d), attention(q.n),
           wide((size_t)n * s.F), seq(n), pos(n), pages(0), first(0), n_rows(n * pith_n_lanes(&geo)),
           pool(count_pages() * page_bytes), plan(pith_cuda_attend_plan_bytes(&geo, cap)),
@@ -182,25 +183,29 @@ struct step {
         kind what;
         uint32_t layer;
         pith_cuda_product p;
+        uint32_t parts[3]; // NORM: of the residual; APPEND: of q, k, v
     };
     using launches = std::vector<launch_of>;
 
     // Products of one x into columns of y, one launch for each run of one type.
     void multiply(launches &to_do, kind what, const matrix *const *m, const uint32_t *column, uint32_t count,
-                  const uint16_t *from, void *y, uint32_t y_stride, pith_cuda_out out) const {
+                  const uint16_t *from, void *y, uint32_t y_stride, pith_cuda_out out,
+                  uint32_t *n_parts = nullptr) const {
         for (uint32_t i = 0, run; i < count; i += run) {
             pith_cuda_product p = {};
             p.type = m[i]->type, p.out = out, p.x = from, p.n = n, p.k = m[i]->k;
             for (run = 0; i + run < count && m[i + run]->type == p.type; run++) {
                 uint8_t *to = (uint8_t *)y + column[i + run] * sizeof(float);
-                p.matrix[run] = {w.data(*m[i + run]), nullptr, to, m[i + run]->m, y_stride};
+                p.matrix[run] = {w.data(*m[i + run]), nullptr, to, m[i + run]->m, y_stride, (size_t)n * y_stride};
             }
             p.n_matrices = run;
+            if (out == PITH_CUDA_OUT_PARTS)
+                for (uint32_t j = i; j < i + run; j++) n_parts[j] = pith_cuda_product_parts(&p);
             if (m[i]->pair && !pith_quant_layout_of(p.type).block) {
                 p.matrix[1] = p.matrix[0], p.n_matrices = 2;
                 p.matrix[1].w = w.data(*m[i]) + (size_t)m[i]->m * m[i]->k * 2;
             }
-            to_do.push_back({what, 0, p});
+            to_do.push_back({what, 0, p, {}});
         }
     }
 
@@ -209,20 +214,27 @@ struct step {
         launches to_do;
         const auto wants = [&](kind k) { return (kinds >> k & 1) != 0; };
         const uint32_t columns[] = {0, s.H * s.d, (s.H + s.G) * s.d}, width = (s.H + 2 * s.G) * s.d;
-        for (uint32_t layer = 0; layer <= s.n_layers; layer++) {
-            if (wants(NORM)) to_do.push_back({NORM, layer, {}});
-            if (layer == s.n_layers) break;
+        uint32_t qkv_parts[3] = {1, 1, 1}, pending = 0; // parts of the residual that no norm has added
+        const auto norm_of = [&](uint32_t layer) {
+            if (wants(NORM)) to_do.push_back({NORM, layer, {}, {pending}}), pending = 0;
+        };
+        for (uint32_t layer = 0; layer < s.n_layers; layer++) {
             const matrix *m = &w.all[layer * 6];
             const matrix *qkv_of[] = {m, m + 1, m + 2}, *out_of[] = {m + 3}, *wide_of[] = {m + 4}, *down_of[] = {m + 5};
-            if (wants(QKV)) multiply(to_do, QKV, qkv_of, columns, 3, norm.p, qkv.p, width, PITH_CUDA_OUT_F32);
-            if (wants(APPEND)) to_do.push_back({APPEND, layer, {}});
-            if (wants(ATTEND)) to_do.push_back({ATTEND, layer, {}});
-            if (wants(OUT)) multiply(to_do, OUT, out_of, columns, 1, attention.p, x.p, s.D, PITH_CUDA_OUT_ADD);
-            if (wants(NORM)) to_do.push_back({NORM, layer, {}});
+            norm_of(layer);
+            if (wants(QKV))
+                multiply(to_do, QKV, qkv_of, columns, 3, norm.p, qkv.p, width, PITH_CUDA_OUT_PARTS, qkv_parts);
+            if (wants(APPEND)) to_do.push_back({APPEND, layer, {}, {qkv_parts[0], qkv_parts[1], qkv_parts[2]}});
+            if (wants(ATTEND)) to_do.push_back({ATTEND, layer, {}, {}});
+            if (wants(OUT))
+                multiply(to_do, OUT, out_of, columns, 1, attention.p, parts_of_x.p, s.D, PITH_CUDA_OUT_PARTS, &pending);
+            norm_of(layer);
             if (wants(GATE_UP))
                 multiply(to_do, GATE_UP, wide_of, columns, 1, norm.p, wide.p, s.F, PITH_CUDA_OUT_SWIGLU);
-            if (wants(DOWN)) multiply(to_do, DOWN, down_of, columns, 1, wide.p, x.p, s.D, PITH_CUDA_OUT_ADD);
+            if (wants(DOWN))
+                multiply(to_do, DOWN, down_of, columns, 1, wide.p, parts_of_x.p, s.D, PITH_CUDA_OUT_PARTS, &pending);
         }
+        norm_of(s.n_layers);
         const matrix *head_of[] = {&w.all.back()};
         if (wants(HEAD)) multiply(to_do, HEAD, head_of, columns, 1, norm.p, logits.p, s.V, PITH_CUDA_OUT_F32);
         return to_do;
@@ -243,10 +255,13 @@ struct step {
             const pith_cuda_follow follow = !chained ? PITH_CUDA_AFTER : between ? how.between : how.product;
             chained = true;
             if (l.what == NORM) {
-                OK(pith_cuda_norm_launch(x.p, ones.p, 1e-6f, n, s.D, false, norm.p, follow, stream));
+                const pith_cuda_norm a = {x.p,   parts_of_x.p, (size_t)n * s.D, l.parts[0], ones.p,
+                                          1e-6f, norm.p,       false,           n,          s.D};
+                OK(pith_cuda_norm_launch(&a, follow, stream));
             } else if (l.what == APPEND) {
                 pith_cuda_append a = {};
                 a.q = qkv.p, a.k = a.q + s.H * s.d, a.v = a.k + s.G * s.d, a.stride = (s.H + 2 * s.G) * s.d;
+                a.part_stride = n * a.stride, a.q_parts = l.parts[0], a.k_parts = l.parts[1], a.v_parts = l.parts[2];
                 a.angles = angles.p, a.n_rot = s.d, a.neox = true, a.pos = pos.p, a.seq = seq.p;
                 a.q_out = q.p, a.layer = l.layer, a.n = n;
                 OK(pith_cuda_append_decode(&c, nullptr, &a, follow, stream));

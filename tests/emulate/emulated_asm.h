@@ -35,12 +35,10 @@ template <int BYTES> void copy_weights_async(void *shared, const void *global) {
 inline void copies_commit() { emulate::commit_copies(); }
 template <int N> void copies_wait() { emulate::wait_for_copies(N); }
 
-// ------------------------------------------------------------------------------------------------ launches, clusters
+// ---------------------------------------------------------------------------------------------------------- launches
 
 inline void wait_for_previous() {}
 inline void let_next_start() {}
-inline void cluster_sync() { emulate::fault("no clusters"); }
-inline float cluster_load(const float *, uint32_t) { emulate::fault("no clusters"); }
 
 // ------------------------------------------------------------------------------------------------------- arithmetic
 
