@@ -29,6 +29,8 @@
 #include "cuda/product.h"
 #include "cuda/quant.cuh"
 
+#include <type_traits>
+
 namespace pith {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, TILES = PITH_SLAB / 16;
@@ -55,7 +57,7 @@ struct ProductArgs {
 
 template <typename T16_> struct FloatRows {
     using T16 = T16_;
-    static constexpr bool SPLIT_X = false, IN_SHARED = false;
+    static constexpr bool SPLIT_X = false, IN_SHARED = false, ALONE = false;
     static constexpr uint32_t SLOT_BYTES = 0;
     static constexpr uint32_t MAX_TOKENS = 64;
     __host__ __device__ static constexpr int depth(int nt) { return nt <= 1 ? 3 : 2; }
@@ -107,14 +109,24 @@ template <pith_cuda_type TYPE> __host__ __device__ constexpr pith_quant_layout l
                                     : pith_quant_layout{1536, 128, 128, 256, 210};
 }
 
-template <pith_cuda_type TYPE> struct QuantRows {
+// The codes are multiplied as bytes, with activations that a warp rounds to 8 bits as it multiplies them: quant.cuh
+// says how, and what makes an exact float of an integer sum. A lane of the tensor core's operands has eight bytes of a
+// row and eight of a token, in the order in which the codes come out of their words.
+//
+// ALONE: there is one token. Its activations are in all eight columns, so that all lanes have all sums of their rows:
+// each lane rounds one activation, and lane 4 g + t adds rows g and g + 8 of tile t alone, whose scales it holds
+// itself.
+template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
     using T16 = __nv_bfloat16;
-    static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K, IN_SHARED = true;
+    static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K, IN_SHARED = true, ALONE = ALONE_;
     static constexpr pith_quant_layout LAYOUT = layout_known<TYPE>();
     static constexpr uint32_t SLOT_BYTES = LAYOUT.code_bytes + LAYOUT.scale_bytes + LAYOUT.super_bytes;
     static constexpr uint32_t MAX_TOKENS = 32;
     // K types hold more registers per step: activations come late.
     static constexpr bool WIDE = Tile<TYPE>::HAS_SUPER, FEW_BYTES = LAYOUT.code_bytes == 1024;
+    // Q6_K has two scales, for the first and the second half of k, and two sums.
+    static constexpr bool HAS_MIN = TYPE == PITH_CUDA_Q4_K, IS_SIGNED = TYPE == PITH_CUDA_Q8_0;
+    static constexpr int SUMS = TYPE == PITH_CUDA_Q6_K ? 2 : 1;
     __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt <= 2 ? 6 : 4; }
     __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? BLOCKS_PER_SM : 2; }
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= (WIDE ? 1 : 2); }
@@ -122,9 +134,10 @@ template <pith_cuda_type TYPE> struct QuantRows {
     const uint8_t *codes, *scales, *supers; // of this slab, at this lane
 
     __device__ QuantRows(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t lane) {
-        const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, lane);
+        const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, lane),
+                     own = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, ALONE ? lane % 4 * 8 + lane / 4 : lane);
         const uint8_t *w = (const uint8_t *)p.w;
-        codes = w + at.code, scales = w + at.scale, supers = w + at.super;
+        codes = w + at.code, scales = w + own.scale, supers = w + own.super;
     }
     // A slot of shared memory has a step as the planes have it. Each lane reads what it has copied itself.
     __device__ void copy(uint8_t *slot, uint32_t step, uint32_t lane) const {
@@ -146,58 +159,150 @@ template <pith_cuda_type TYPE> struct QuantRows {
         if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = *(const uint2 *)(super + lane * 8);
         if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = *(const uint32_t *)(super + lane * 4);
     }
+
+    // A step's activations of eight tokens as the tensor core wants them. The lane's bytes are of token g, everything
+    // else of tokens 2 t and 2 t + 1: the scale, what sums begin with (minus the type's zero times the activations'
+    // sum, the same in every row), and minus the activations' sum, scaled, which the minimum multiplies.
+    struct Tokens {
+        uint32_t bytes[SUMS][2], start[SUMS][4];
+        float scale[2], minus_sum[2];
+    };
+    __device__ __forceinline__ static void split(Tokens &x, uint32_t first, uint32_t second) {
+        x.bytes[0][0] = first, x.bytes[0][1] = second;
+        if constexpr (SUMS == 2) { // byte 1 and 3 are of the second half of k: zeros keep the other half out of a sum
+            x.bytes[0][0] = first & 0x00ff00ffu, x.bytes[0][1] = second & 0x00ff00ffu;
+            x.bytes[1][0] = first & 0xff00ff00u, x.bytes[1][1] = second & 0xff00ff00u;
+        }
+    }
+    __device__ __forceinline__ static void sum_up(Tokens &x) { // bytes and scale are there
+        constexpr uint32_t FACTOR = (HAS_MIN ? 1u : 256u - Stage::ZERO) * 0x01010101u;
+        const uint32_t all[4] = {FACTOR, FACTOR, FACTOR, FACTOR};
+        constexpr bool NEEDED = HAS_MIN || Stage::ZERO != 0;
+#pragma unroll
+        for (int i = 0; i < SUMS; i++) {
+            uint32_t sum[4] = {SUM_START, SUM_START, SUM_START, SUM_START};
+            if constexpr (NEEDED) mma_bytes<true>(sum, sum, all, x.bytes[i][0], x.bytes[i][1]);
+#pragma unroll
+            for (int j = 0; j < 4; j++) x.start[i][j] = HAS_MIN ? SUM_START : sum[j];
+#pragma unroll
+            for (int j = 0; HAS_MIN && j < 2; j++) x.minus_sum[j] = x.scale[j] * (SUM_START_FLOAT - float_of(sum[j]));
+        }
+    }
+    // The low bytes of the codes of a's and b's two activations: a, b, a, b.
+    __device__ __forceinline__ static uint32_t round4(uint32_t a, uint32_t b, float inverse) {
+        const uint32_t low = __byte_perm(activation_code(float_of(a << 16), inverse),
+                                         activation_code(float_of(b << 16), inverse), 0x0040);
+        const uint32_t high = __byte_perm(activation_code(float_of(a & 0xffff0000u), inverse),
+                                          activation_code(float_of(b & 0xffff0000u), inverse), 0x0040);
+        return __byte_perm(low, high, 0x5410);
+    }
+    __device__ __forceinline__ static void round(Tokens &out, const uint4 &x) {
+        uint32_t most = larger_bf16x2(larger_bf16x2(x.x, x.y), larger_bf16x2(x.z, x.w));
+        most = larger_bf16x2(most, __shfl_xor_sync(0xffffffffu, most, 1));
+        most = larger_bf16x2(most, __shfl_xor_sync(0xffffffffu, most, 2));
+        most = max(larger_bf16x2(most, __byte_perm(most, 0, 0x1032)) & 0x7fff0000u, LEAST_LARGEST);
+        const float scale = activation_scale(float_of(most)), inverse = activation_inverse(scale);
+        const bool in_order = TYPE == PITH_CUDA_Q8_0; // byte_of()
+        split(out, round4(x.x, in_order ? x.y : x.z, inverse), round4(in_order ? x.z : x.y, x.w, inverse));
+        const uint32_t t = threadIdx.x % 4;
+        out.scale[0] = __shfl_sync(0xffffffffu, scale, 8 * t),
+        out.scale[1] = __shfl_sync(0xffffffffu, scale, 8 * t + 4);
+        sum_up(out);
+    }
+    // One token: `x` is an activation in a float's bits, `room` of the warp, another one in the next step.
+    __device__ __forceinline__ static void round_alone(Tokens &out, uint32_t x, uint2 *room, uint32_t lane) {
+        const uint32_t most = largest_of_warp(max(x & 0x7fffffffu, LEAST_LARGEST));
+        const float scale = activation_scale(float_of(most)), inverse = activation_inverse(scale);
+        ((uint8_t *)room)[place(lane)] = (uint8_t)activation_code(float_of(x), inverse);
+        __syncwarp();
+        const uint2 q = room[lane % 4];
+        split(out, q.x, q.y);
+        out.scale[0] = out.scale[1] = scale;
+        sum_up(out);
+    }
+    // Where k of a step lies among the bytes of all lanes.
+    __device__ static uint32_t place(uint32_t k) {
+        if (TYPE == PITH_CUDA_Q6_K) return k % 16 / 4 * 8 + byte_of<TYPE>(k / 16 * 4 + k % 4);
+        return k / 8 * 8 + byte_of<TYPE>(k % 8);
+    }
+
+    // The sums of 16 rows and eight tokens.
+    __device__ __forceinline__ static void multiply_tile(uint32_t (&d)[SUMS][4], const Stage &s, int mt,
+                                                         const Tokens &x) {
+        const uint32_t a[4] = {s.bytes(mt, 0, 0), s.bytes(mt, 1, 0), s.bytes(mt, 0, 1), s.bytes(mt, 1, 1)};
+#pragma unroll
+        for (int i = 0; i < SUMS; i++) mma_bytes<IS_SIGNED>(d[i], x.start[i], a, x.bytes[i][0], x.bytes[i][1]);
+    }
+    // y + scale_of_x * (the row's scale * d). With f the float 1.5 * 2^23 + d, the row's scale times d is one rounding
+    // of scale * f - scale * 1.5 * 2^23, whose second product is exact: no scale has more than 19 bits.
+    __device__ __forceinline__ static float add(float y, float a, float b, uint32_t d0, uint32_t d1, float scale,
+                                                float minus_sum) {
+        float v = fmaf(a, float_of(d0), SUMS == 1 && !HAS_MIN ? b : a * -SUM_START_FLOAT);
+        if constexpr (SUMS == 2) v = fmaf(b, float_of(d1) - SUM_START_FLOAT, v);
+        y = fmaf(scale, v, y);
+        return HAS_MIN ? fmaf(b, minus_sum, y) : y;
+    }
+    // Where a row has one scale, what add() subtracts is in the place of the other.
+    __device__ __forceinline__ static float4 scales_of(const Stage &s) {
+        float4 q = s.scales();
+        if constexpr (SUMS == 1 && !HAS_MIN) q.y = q.x * -SUM_START_FLOAT, q.w = q.z * -SUM_START_FLOAT;
+        return q;
+    }
+
     // The four lanes of a row all need the scales of eight rows. Each lane makes those of one pair and the warp
     // exchanges them: `scratch` is (32) of this warp, another one in the next step, so that one barrier of the warp is
     // enough.
     template <int NT>
     __device__ static void multiply(float (&c)[TILES][NT][4], const Stage &s, const uint4 (&x)[NT], float4 *scratch,
                                     uint32_t lane) {
-        float4 scales = s.scales();
-        if constexpr (TYPE == PITH_CUDA_Q4_K) scales.y *= 1 / 128.f, scales.w *= 1 / 128.f; // see below
-        scratch[lane] = scales;
+        scratch[lane] = scales_of(s);
         __syncwarp();
-        // Codes are multiplied with the type's zero in them (quant.cuh), and sums begin with what that brings too much:
-        // minus zero times the activations, which is the same in every row. Q4_K's is 128, and its minimum multiplies
-        // the activations' sum too: 1 / -128 of it. Q6_K has two scales: x for the first half of k, y for the second.
-        constexpr bool HAS_ZERO = Stage::MINUS_ZERO != 0, TWO = TYPE == PITH_CUDA_Q6_K;
-        float zero[NT][TWO ? 2 : 1][4] = {};
-        if constexpr (HAS_ZERO) {
-            const uint32_t all[4] = {Stage::MINUS_ZERO, Stage::MINUS_ZERO, Stage::MINUS_ZERO, Stage::MINUS_ZERO};
+        Tokens tokens[NT];
 #pragma unroll
-            for (int nt = 0; nt < NT; nt++) {
-                mma<T16>(zero[nt][0], all, x[nt].x, x[nt].y);
-                mma<T16>(zero[nt][TWO], all, x[nt].z, x[nt].w);
-            }
-        }
+        for (int nt = 0; nt < NT; nt++) round(tokens[nt], x[nt]);
 #pragma unroll
         for (int mt = 0; mt < TILES; mt++) {
-            const uint32_t first[4] = {s.raw(mt, 0, 0), s.raw(mt, 1, 0), s.raw(mt, 0, 1), s.raw(mt, 1, 1)};
-            const uint32_t second[4] = {s.raw(mt, 0, 2), s.raw(mt, 1, 2), s.raw(mt, 0, 3), s.raw(mt, 1, 3)};
             if (NT == 4 || (NT == 2 && WIDE))
                 __syncwarp(); // keeps the compiler from decoding every tile first: registers are short
             const float4 q = scratch[mt * 8 + lane / 4];
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
-                const float(&z)[4] = zero[nt][0];
-                float d[4];
-                float(&y)[4] = c[mt][nt];
-                mma_from<T16>(d, z, first, x[nt].x, x[nt].y);
-                if constexpr (TWO) {
-                    float e[4];
-                    mma_from<T16>(e, zero[nt][TWO], second, x[nt].z, x[nt].w);
-                    y[0] = fmaf(q.y, e[0], fmaf(q.x, d[0], y[0])), y[1] = fmaf(q.y, e[1], fmaf(q.x, d[1], y[1]));
-                    y[2] = fmaf(q.w, e[2], fmaf(q.z, d[2], y[2])), y[3] = fmaf(q.w, e[3], fmaf(q.z, d[3], y[3]));
-                } else {
-                    mma<T16>(d, second, x[nt].z, x[nt].w);
-                    y[0] = fmaf(q.x, d[0], y[0]), y[1] = fmaf(q.x, d[1], y[1]);
-                    y[2] = fmaf(q.z, d[2], y[2]), y[3] = fmaf(q.z, d[3], y[3]);
-                }
-                if constexpr (TYPE == PITH_CUDA_Q4_K) {
-                    y[0] = fmaf(q.y, z[0], y[0]), y[1] = fmaf(q.y, z[1], y[1]);
-                    y[2] = fmaf(q.w, z[0], y[2]), y[3] = fmaf(q.w, z[1], y[3]);
-                }
+                uint32_t d[SUMS][4];
+                multiply_tile(d, s, mt, tokens[nt]);
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    c[mt][nt][j] = add(c[mt][nt][j], j < 2 ? q.x : q.z, j < 2 ? q.y : q.w, d[0][j], d[SUMS - 1][j],
+                                       tokens[nt].scale[j % 2], tokens[nt].minus_sum[j % 2]);
             }
         }
+    }
+    // One token: the sums of the lane's two rows are in c[0][0][0] and c[0][0][2].
+    __device__ static void multiply(float (&c)[TILES][1][4], const Stage &s, const uint32_t (&x)[1], float4 *scratch,
+                                    uint32_t lane) {
+        Tokens token;
+        round_alone(token, x[0], (uint2 *)scratch, lane);
+        uint32_t d[TILES][SUMS][4];
+#pragma unroll
+        for (int mt = 0; mt < TILES; mt++) multiply_tile(d[mt], s, mt, token);
+        const float4 q = scales_of(s);
+        const bool odd = lane & 1, upper = lane & 2;
+#pragma unroll
+        for (int j = 0; j < 4; j += 2) {
+            uint32_t own[SUMS];
+#pragma unroll
+            for (int i = 0; i < SUMS; i++)
+                own[i] = upper ? (odd ? d[3][i][j] : d[2][i][j]) : (odd ? d[1][i][j] : d[0][i][j]);
+            c[0][0][j] = add(c[0][0][j], j ? q.z : q.x, j ? q.w : q.y, own[0], own[SUMS - 1], token.scale[0],
+                             token.minus_sum[0]);
+        }
+    }
+    // Then they go to where the sums of several tokens are.
+    __device__ static void spread(float (&c)[TILES][1][4], uint32_t lane) {
+        const float own[2] = {c[0][0][0], c[0][0][2]};
+#pragma unroll
+        for (int mt = 0; mt < TILES; mt++)
+#pragma unroll
+            for (int j = 0; j < 4; j += 2) c[mt][0][j] = __shfl_sync(0xffffffffu, own[j / 2], lane / 4 * 4 + mt);
     }
 };
 
@@ -267,13 +372,13 @@ __device__ __forceinline__ void finish(const ProductArgs &a, const ProductPart &
     }
 }
 
-template <class Rows, int NT>
-__device__ __forceinline__ void load_step_x(uint4 (&x)[NT], const uint16_t *x0, const uint32_t (&at)[NT],
-                                            uint32_t step) {
+template <class Rows, int NT, typename X>
+__device__ __forceinline__ void load_step_x(X (&x)[NT], const uint16_t *x0, const uint32_t (&at)[NT], uint32_t step) {
 #pragma unroll
     for (int nt = 0; nt < NT; nt++) {
         const uint16_t *p = x0 + at[nt] + step * PITH_STEP;
-        if constexpr (Rows::SPLIT_X) {
+        if constexpr (Rows::ALONE) x[nt] = load_x2(p) << 16;
+        else if constexpr (Rows::SPLIT_X) {
             const uint2 first = load_x8(p), second = load_x8(p + 16);
             x[nt] = uint4{first.x, first.y, second.x, second.y};
         } else x[nt] = load_x(p);
@@ -320,13 +425,13 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
 
     wait_and_let_next_start(a.early);
 
-    const uint16_t *x0 = (const uint16_t *)a.x + (Rows::SPLIT_X ? 4 : 8) * t;
+    const uint16_t *x0 = (const uint16_t *)a.x + (Rows::ALONE ? lane : (Rows::SPLIT_X ? 4 : 8) * t);
     uint32_t x_at[NT]; // tokens past the end read the last one; a token's column meets no other
 #pragma unroll
     for (int nt = 0; nt < NT; nt++) x_at[nt] = min(nt * 8 + g, a.n - 1) * a.k;
 
     float c[TILES][NT][4] = {};
-    uint4 x[X_AHEAD ? BUFFERS : 1][NT];
+    std::conditional_t<Rows::ALONE, uint32_t, uint4> x[X_AHEAD ? BUFFERS : 1][NT];
     if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
     while (step < n_steps) {
 #pragma unroll
@@ -339,12 +444,12 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
                 copies_wait<DEPTH - 1>();
                 Rows::take(stage[0], slots + d * Rows::SLOT_BYTES, lane);
             }
-            Rows::template multiply<NT>(c, stage[IN_SHARED ? 0 : d], x[X_AHEAD ? d % BUFFERS : 0],
-                                        scratch[warp][d % BUFFERS], lane);
+            Rows::multiply(c, stage[IN_SHARED ? 0 : d], x[X_AHEAD ? d % BUFFERS : 0], scratch[warp][d % BUFFERS], lane);
             ask(d, step + DEPTH * turn);
             step += turn;
         }
     }
+    if constexpr (Rows::ALONE) Rows::spread(c, lane);
 
     if (IN_SHARED) __syncthreads(); // all slots are free
     add_warps<NT>(c, (float *)memory, total);

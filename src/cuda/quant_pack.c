@@ -66,7 +66,7 @@ static void write_codes(pith_cuda_type type, uint8_t *tile, uint32_t row, uint32
         uint8_t *word = tile + mt / 2 * 512 + lane * 16 + mt % 2 * 8 + upper * 4;
         word[nibble / 2] |= (uint8_t)((c & 15) << (nibble % 2 * 4));
         if (type == PITH_CUDA_Q6_K) {
-            const uint32_t bit = 16 * (e % 2) + 2 * (4 * upper + e / 2);
+            const uint32_t bit = 8 * (e / 4 + 2 * (e % 2)) + 2 * (2 * upper + e / 2 % 2);
             tile[1024 + lane * 16 + mt * 4 + bit / 8] |= (uint8_t)((c >> 4) << (bit % 8));
         }
     }
