@@ -132,8 +132,9 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= (WIDE ? 1 : 2); }
     using Stage = Tile<TYPE>;
     const uint8_t *codes, *scales, *supers; // of this slab, at this lane
+    [[maybe_unused]] float scale;           // ALONE: of the activations of the step whose turn it is
 
-    __device__ QuantRows(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t lane) {
+    __device__ QuantRows(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t lane) : scale(0) {
         const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, lane),
                      own = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, ALONE ? lane % 4 * 8 + lane / 4 : lane);
         const uint8_t *w = (const uint8_t *)p.w;
@@ -209,16 +210,12 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
         out.scale[1] = __shfl_sync(0xffffffffu, scale, 8 * t + 4);
         sum_up(out);
     }
-    // One token: `x` is an activation in a float's bits, `room` of the warp, another one in the next step.
-    __device__ __forceinline__ static void round_alone(Tokens &out, uint32_t x, uint2 *room, uint32_t lane) {
+    // One token: `x` is an activation in a float's bits. The bytes go to `room`, from where all lanes take what they
+    // need behind a barrier of the warp.
+    __device__ __forceinline__ void round_alone(uint32_t x, float4 *room, uint32_t lane) {
         const uint32_t most = largest_of_warp(max(x & 0x7fffffffu, LEAST_LARGEST));
-        const float scale = activation_scale(float_of(most)), inverse = activation_inverse(scale);
-        ((uint8_t *)room)[place(lane)] = (uint8_t)activation_code(float_of(x), inverse);
-        __syncwarp();
-        const uint2 q = room[lane % 4];
-        split(out, q.x, q.y);
-        out.scale[0] = out.scale[1] = scale;
-        sum_up(out);
+        scale = activation_scale(float_of(most));
+        ((uint8_t *)room)[place(lane)] = (uint8_t)activation_code(float_of(x), activation_inverse(scale));
     }
     // Where k of a step lies among the bytes of all lanes.
     __device__ static uint32_t place(uint32_t k) {
@@ -276,11 +273,17 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
             }
         }
     }
-    // One token: the sums of the lane's two rows are in c[0][0][0] and c[0][0][2].
-    __device__ static void multiply(float (&c)[TILES][1][4], const Stage &s, const uint32_t (&x)[1], float4 *scratch,
-                                    uint32_t lane) {
+    // One token: the sums of the lane's two rows are in c[0][0][0] and c[0][0][2]. The step's activations are rounded
+    // already, and those of the next one, `x`, are rounded into `next` meanwhile.
+    __device__ void multiply(float (&c)[TILES][1][4], const Stage &s, const uint32_t (&x)[1], const float4 *room,
+                             float4 *next, uint32_t lane) {
+        __syncwarp();
+        const uint2 bytes = ((const uint2 *)room)[lane % 4];
         Tokens token;
-        round_alone(token, x[0], (uint2 *)scratch, lane);
+        split(token, bytes.x, bytes.y);
+        token.scale[0] = token.scale[1] = scale;
+        sum_up(token);
+        round_alone(x[0], next, lane);
         uint32_t d[TILES][SUMS][4];
 #pragma unroll
         for (int mt = 0; mt < TILES; mt++) multiply_tile(d[mt], s, mt, token);
@@ -390,8 +393,9 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     product_kernel(const __grid_constant__ ProductArgs a) {
     using T16 = typename Rows::T16;
     constexpr int DEPTH = Rows::depth(NT);
-    constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2; // of activations and of scales, which take turns
-    constexpr bool X_AHEAD = Rows::x_ahead(NT);    // where registers allow, activations come a step early too
+    constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2;  // of activations and of scales, which take turns
+    constexpr bool X_AHEAD = Rows::x_ahead(NT);     // where registers allow, activations come a step early too
+    constexpr uint32_t EARLY = Rows::ALONE ? 2 : 1; // or two, of which one is for rounding them
     constexpr bool IN_SHARED = Rows::IN_SHARED;
     constexpr uint32_t PART_BYTES = WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4) * sizeof(float);
     constexpr uint32_t SLOTS_BYTES = WARPS * DEPTH * Rows::SLOT_BYTES;
@@ -411,7 +415,7 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     uint32_t step = rank * WARPS + warp;
 
     let_next_start_early(a.early);
-    const Rows rows(a, p, slab, lane);
+    Rows rows(a, p, slab, lane);
     typename Rows::Stage stage[IN_SHARED ? 1 : DEPTH];
     [[maybe_unused]] uint8_t *slots = (uint8_t *)memory + warp * DEPTH * Rows::SLOT_BYTES;
     const auto ask = [&](int d, uint32_t at) {
@@ -433,18 +437,25 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     float c[TILES][NT][4] = {};
     std::conditional_t<Rows::ALONE, uint32_t, uint4> x[X_AHEAD ? BUFFERS : 1][NT];
     if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
+    if constexpr (Rows::ALONE) {
+        rows.round_alone(step < n_steps ? x[0][0] : 0, scratch[warp][0], lane);
+        if (step + turn < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step + turn);
+    }
     while (step < n_steps) {
 #pragma unroll
         for (int d = 0; d < DEPTH; d++) {
             if (step >= n_steps) break;
             if (!X_AHEAD) load_step_x<Rows, NT>(x[0], x0, x_at, step);
-            else if (step + turn < n_steps)
-                load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + turn);
+            else if (step + EARLY * turn < n_steps)
+                load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + EARLY * turn);
             if constexpr (IN_SHARED) {
                 copies_wait<DEPTH - 1>();
                 Rows::take(stage[0], slots + d * Rows::SLOT_BYTES, lane);
             }
-            Rows::multiply(c, stage[IN_SHARED ? 0 : d], x[X_AHEAD ? d % BUFFERS : 0], scratch[warp][d % BUFFERS], lane);
+            const auto &now = x[X_AHEAD ? d % BUFFERS : 0];
+            float4 *room = scratch[warp][d % BUFFERS];
+            if constexpr (Rows::ALONE) rows.multiply(c, stage[0], now, room, scratch[warp][(d + 1) % BUFFERS], lane);
+            else Rows::multiply(c, stage[IN_SHARED ? 0 : d], now, room, lane);
             ask(d, step + DEPTH * turn);
             step += turn;
         }
