@@ -6,6 +6,10 @@
 // added at the end. Since the order of k inside a step is free, a lane's 16 bytes (8 consecutive k of its row) serve as
 // the operands of two instructions, and activations are read by the same rule: neither is shuffled.
 //
+// Packed weights are multiplied as they are, integers, with activations that the warp rounds to 8 bits (quant.cuh): a
+// step is one instruction for 16 rows and 8 tokens, two in Q6_K, and its sum is exact. Every warp rounds what it
+// multiplies, which costs about 40 instructions for 8 tokens and a step, whatever the type.
+//
 // Bound: bytes of W. To keep 4.2 TB/s busy over a latency of about 0.7 us, 3 MB must be on their way, 22 KB per SM. A
 // warp holds DEPTH steps, of which all but the one that it multiplies are on their way: 4 KB each in bf16, 2.1 KB in
 // Q8_0, 1.1 KB in four bits. With 12 warps per SM (up to 16 tokens) those are 96 or 48 KB in bf16, 76 KB in Q8_0, 69 KB
@@ -15,7 +19,7 @@
 // Held in registers they are not, since the compiler counts all of a warp's loads together and one that is waited for
 // waits for those behind it; that is how bf16 and f16 still are, whose steps are larger than the waits between them.
 //
-// Activations come from L1 and L2: n/64 bytes for each byte of W, which is why a block has 64 rows and not 16.
+// Activations come from L1 and L2: n/64 bytes for each byte of W in bf16, which is why a block has 64 rows and not 16.
 //
 // A slab of a matrix with few rows is shared by a cluster of up to six blocks, which take turns of four steps each and
 // add their sums through distributed shared memory. The order of a sum: steps ascending within a warp, then warps,
@@ -109,13 +113,12 @@ template <pith_cuda_type TYPE> __host__ __device__ constexpr pith_quant_layout l
                                     : pith_quant_layout{1536, 128, 128, 256, 210};
 }
 
-// The codes are multiplied as bytes, with activations that a warp rounds to 8 bits as it multiplies them: quant.cuh
-// says how, and what makes an exact float of an integer sum. A lane of the tensor core's operands has eight bytes of a
-// row and eight of a token, in the order in which the codes come out of their words.
+// Of the tensor core's operands a lane has eight bytes of a row and eight of a token, in the order in which the codes
+// come out of their words. What is added to a row's sum is the same arithmetic for any number of tokens.
 //
-// ALONE: there is one token. Its activations are in all eight columns, so that all lanes have all sums of their rows:
-// each lane rounds one activation, and lane 4 g + t adds rows g and g + 8 of tile t alone, whose scales it holds
-// itself.
+// ALONE: there is one token. A lane rounds one activation of a step and all take their bytes from shared memory, for
+// the same token in all eight columns, so that the four lanes of a row all have its sums. Lane 4 g + t adds those of
+// rows g and g + 8 of tile t, whose scales it holds itself.
 template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
     using T16 = __nv_bfloat16;
     static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K, IN_SHARED = true, ALONE = ALONE_;
@@ -170,7 +173,7 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
     };
     __device__ __forceinline__ static void split(Tokens &x, uint32_t first, uint32_t second) {
         x.bytes[0][0] = first, x.bytes[0][1] = second;
-        if constexpr (SUMS == 2) { // byte 1 and 3 are of the second half of k: zeros keep the other half out of a sum
+        if constexpr (SUMS == 2) { // bytes 1 and 3 are of the second half of k: zeros keep the other half out of a sum
             x.bytes[0][0] = first & 0x00ff00ffu, x.bytes[0][1] = second & 0x00ff00ffu;
             x.bytes[1][0] = first & 0xff00ff00u, x.bytes[1][1] = second & 0xff00ff00u;
         }
@@ -189,7 +192,7 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
             for (int j = 0; HAS_MIN && j < 2; j++) x.minus_sum[j] = x.scale[j] * (SUM_START_FLOAT - float_of(sum[j]));
         }
     }
-    // The low bytes of the codes of a's and b's two activations: a, b, a, b.
+    // Four activations rounded: a's first, b's first, a's second, b's second.
     __device__ __forceinline__ static uint32_t round4(uint32_t a, uint32_t b, float inverse) {
         const uint32_t low = __byte_perm(activation_code(float_of(a << 16), inverse),
                                          activation_code(float_of(b << 16), inverse), 0x0040);
@@ -197,17 +200,18 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
                                           activation_code(float_of(b & 0xffff0000u), inverse), 0x0040);
         return __byte_perm(low, high, 0x5410);
     }
+    // Eight tokens: `x` has eight activations of token g, and its quad the block.
     __device__ __forceinline__ static void round(Tokens &out, const uint4 &x) {
         uint32_t most = larger_bf16x2(larger_bf16x2(x.x, x.y), larger_bf16x2(x.z, x.w));
         most = larger_bf16x2(most, __shfl_xor_sync(0xffffffffu, most, 1));
         most = larger_bf16x2(most, __shfl_xor_sync(0xffffffffu, most, 2));
         most = max(larger_bf16x2(most, __byte_perm(most, 0, 0x1032)) & 0x7fff0000u, LEAST_LARGEST);
-        const float scale = activation_scale(float_of(most)), inverse = activation_inverse(scale);
+        const float own = activation_scale(float_of(most)), inverse = activation_inverse(own);
         const bool in_order = TYPE == PITH_CUDA_Q8_0; // byte_of()
         split(out, round4(x.x, in_order ? x.y : x.z, inverse), round4(in_order ? x.z : x.y, x.w, inverse));
         const uint32_t t = threadIdx.x % 4;
-        out.scale[0] = __shfl_sync(0xffffffffu, scale, 8 * t),
-        out.scale[1] = __shfl_sync(0xffffffffu, scale, 8 * t + 4);
+        out.scale[0] = __shfl_sync(0xffffffffu, own, 8 * t); // of lane 4 g there
+        out.scale[1] = __shfl_sync(0xffffffffu, own, 8 * t + 4);
         sum_up(out);
     }
     // One token: `x` is an activation in a float's bits. The bytes go to `room`, from where all lanes take what they
@@ -393,9 +397,9 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     product_kernel(const __grid_constant__ ProductArgs a) {
     using T16 = typename Rows::T16;
     constexpr int DEPTH = Rows::depth(NT);
-    constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2;  // of activations and of scales, which take turns
-    constexpr bool X_AHEAD = Rows::x_ahead(NT);     // where registers allow, activations come a step early too
-    constexpr uint32_t EARLY = Rows::ALONE ? 2 : 1; // or two, of which one is for rounding them
+    constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2;    // of activations and of scales, which take turns
+    constexpr bool X_AHEAD = Rows::x_ahead(NT);       // where registers allow, activations come a step early too
+    constexpr uint32_t X_EARLY = Rows::ALONE ? 2 : 1; // or two, of which one is for rounding them
     constexpr bool IN_SHARED = Rows::IN_SHARED;
     constexpr uint32_t PART_BYTES = WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4) * sizeof(float);
     constexpr uint32_t SLOTS_BYTES = WARPS * DEPTH * Rows::SLOT_BYTES;
@@ -439,6 +443,7 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
     if constexpr (Rows::ALONE) {
         rows.round_alone(step < n_steps ? x[0][0] : 0, scratch[warp][0], lane);
+        x[1][0] = 0; // what is rounded behind the last step
         if (step + turn < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step + turn);
     }
     while (step < n_steps) {
@@ -446,8 +451,8 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
         for (int d = 0; d < DEPTH; d++) {
             if (step >= n_steps) break;
             if (!X_AHEAD) load_step_x<Rows, NT>(x[0], x0, x_at, step);
-            else if (step + EARLY * turn < n_steps)
-                load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + EARLY * turn);
+            else if (step + X_EARLY * turn < n_steps)
+                load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + X_EARLY * turn);
             if constexpr (IN_SHARED) {
                 copies_wait<DEPTH - 1>();
                 Rows::take(stage[0], slots + d * Rows::SLOT_BYTES, lane);

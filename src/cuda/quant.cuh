@@ -18,7 +18,6 @@
 #include "base/half.h"
 
 #include <cmath>
-#include <cstring>
 #include <cuda_fp16.h>
 
 namespace pith {
