@@ -115,7 +115,7 @@ template <pith_cuda_type TYPE> struct Tile {
     // signed in Q8_0.
     __host__ __device__ __forceinline__ uint32_t bytes(int mt, int upper, int half) const {
         if constexpr (TYPE == PITH_CUDA_Q8_0) {
-            return word_of(code[mt], 2 * upper + half);
+            return word_of(code[mt], 2 * half + upper);
         } else {
             const uint32_t v = word_of(code[mt / 2], mt % 2 * 2 + upper) >> (4 * half) & 0x0f0f0f0fu;
             return TYPE == PITH_CUDA_Q6_K ? v | (high_bits(mt, 2 * upper + half) & 0x30303030u) : v;
@@ -126,7 +126,7 @@ template <pith_cuda_type TYPE> struct Tile {
     __host__ __device__ __forceinline__ uint32_t pair(int mt, int upper, int j) const {
         if constexpr (TYPE == PITH_CUDA_Q8_0) {
             // A signed byte is v - 128 s, with v its low seven bits and s its sign: 128 + v less 128 or 256.
-            const uint32_t w = word_of(code[mt], 2 * upper + j / 2) >> (j % 2 * 8);
+            const uint32_t w = word_of(code[mt], j / 2 * 2 + upper) >> (j % 2 * 8);
             return bf16_take((w & 0x007f007fu) | BF16_128_TWICE, (w & 0x00800080u) | 0xc300c300u);
         } else {
             const uint32_t w = word_of(code[mt / 2], mt % 2 * 2 + upper) >> (4 * j);

@@ -14,7 +14,8 @@
 // eight elements e: k = 8 t + e, in Q6_K (whose scales are for 16 weights) k = 4 t + e for e < 4, else 16 + 4 t + e
 // - 4.
 //
-//     Q8_0     512 bytes per tile: words 0, 1 row g, words 2, 3 row g + 8; a word's bytes are elements 0, 2, 1, 3
+//     Q8_0     512 bytes per tile: words 0, 2 row g, words 1, 3 row g + 8, as an operand's registers are; the bytes of
+//              a row's first word are elements 0, 2, 1, 3
 //     Q4_*     512 bytes per two tiles: words row g, row g + 8 of the first, then of the second; element e is nibble
 //              e/2 + 4 (e%2)
 //     Q6_K     low halves like Q4_*, then 512 bytes: word `tile`, of its byte e/4 + 2 (e%2) bits 2 f and 2 f + 1, with
