@@ -16,7 +16,9 @@ void reference_open(reference *r, const pith_model *model, uint32_t capacity, re
     r->v = t_new(cells * kv_dim * sizeof(double));
     r->hidden = t_new(cells * c->n_kv_heads * sizeof(bool));
     r->logits = t_new(c->n_vocab * sizeof(double));
-    r->work = t_new((3 * (size_t)c->d_model + q_dim + 2 * (size_t)c->d_ff + capacity) * sizeof(double));
+    const size_t step = 3 * (size_t)c->d_model + q_dim + 2 * (size_t)c->d_ff + capacity; // what one works with
+    r->work = t_new((step + c->d_model + q_dim + c->d_ff) * sizeof(double));
+    r->blocks = r->work + step;
 }
 
 void reference_close(reference *r) {
@@ -32,9 +34,20 @@ static double rounded(reference_round to, double x) {
     return to == REF_BF16 ? (double)pith_bf16_round((float)x) : x;
 }
 
-static bool is_foreign(int type) {
-    return type != GGML_TYPE_F16 && type != GGML_TYPE_BF16 && type != GGML_TYPE_Q8_0 && type != GGML_TYPE_Q4_0 &&
-           type != GGML_TYPE_Q4_K && type != GGML_TYPE_Q6_K;
+static bool is_packed(int type) { // on a GPU
+    return type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q6_K;
+}
+
+static bool is_foreign(int type) { return type != GGML_TYPE_F16 && type != GGML_TYPE_BF16 && !is_packed(type); }
+
+// y (n) = x (n) in blocks of 32: integers of at most 127 times one number. `n` is a multiple of 32.
+static void round_blocks(const double *x, int64_t n, double *y) {
+    for (int64_t from = 0; from < n; from += 32) {
+        double largest = 0x1p-100;
+        for (int64_t i = from; i < from + 32; i++) largest = fmax(largest, fabs(x[i]));
+        const float scale = (float)largest * (1 / 127.f), inverse = 1 / scale;
+        for (int64_t i = from; i < from + 32; i++) y[i] = (double)scale * nearbyint(x[i] * (double)inverse);
+    }
 }
 
 static const float *values_of(reference *r, const pith_weight *w) {
@@ -57,6 +70,7 @@ static const float *values_of(reference *r, const pith_weight *w) {
 // y (M) = W (M, K) x (K) + bias (M)
 static void product(reference *r, const pith_weight *w, const pith_weight *bias, const double *x, double *y) {
     const float *row = values_of(r, w), *b = bias ? values_of(r, bias) : NULL;
+    if (r->rounding.blocks && is_packed(w->type)) round_blocks(x, w->ne[0], r->blocks), x = r->blocks;
     for (int64_t m = 0; m < w->ne[1]; m++, row += w->ne[0]) {
         double sum = b ? (double)b[m] : 0;
         for (int64_t i = 0; i < w->ne[0]; i++) sum += (double)row[i] * x[i];

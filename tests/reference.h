@@ -1,6 +1,6 @@
-// A plain transformer in double precision over a model's weights of any type: one token at a time, all keys and values kept for
-// ever, evicted positions masked out of the softmax. What the engine's logits, cached keys and observed queries are
-// compared with. Written from the architectures' definitions and not from our forward pass.
+// A plain transformer in double precision over a model's weights of any type: one token at a time, all keys and values
+// kept for ever, evicted positions masked out of the softmax. What the engine's logits, cached keys and observed
+// queries are compared with. Written from the architectures' definitions and not from our forward pass.
 //
 // Glossary as in ops.h: D model size, H query heads, G KV heads, g = H/G, d head size, F ffn size, V vocabulary.
 #ifndef REFERENCE_H
@@ -13,6 +13,7 @@ typedef enum reference_round { REF_EXACT, REF_F16, REF_BF16 } reference_round;
 typedef struct reference_rounding {
     reference_round cache;       // keys and values; queries too, where activations are rounded
     reference_round activations; // what a product multiplies
+    bool blocks;                 // those that meet weights which a GPU has packed, to 8 bits in blocks of 32 then
     bool foreign;                // weights of types without kernels on a GPU, to bf16
 } reference_rounding;
 
@@ -34,6 +35,7 @@ typedef struct reference {
     bool *hidden;   // (n_layers, G, capacity): evicted positions
     double *logits; // (V) of the last token
     double *work;   // scratch of a step
+    double *blocks; // and of a product
 } reference;
 
 // `model` is borrowed. Fails the test for YaRN.

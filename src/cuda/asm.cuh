@@ -51,6 +51,11 @@ __device__ __forceinline__ uint4 load_x(const void *p) {
                  : "memory");
     return v;
 }
+__device__ __forceinline__ uint32_t load_x2(const void *p) {
+    uint16_t v;
+    asm volatile("ld.global.u16 %0, [%1];" : "=h"(v) : "l"(p) : "memory");
+    return v;
+}
 __device__ __forceinline__ uint2 load_x8(const void *p) {
     uint2 v;
     asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
@@ -108,6 +113,19 @@ __device__ __forceinline__ float exp2_or_0(float x) {
     return y;
 }
 
+// The larger magnitudes of two pairs of bf16, NaN above all, with any signs.
+__device__ __forceinline__ uint32_t larger_bf16x2(uint32_t a, uint32_t b) {
+    uint32_t c;
+#if __CUDA_ARCH__ >= 900
+    asm("max.NaN.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+#else
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a & 0x7fff7fffu), "r"(b & 0x7fff7fffu));
+#endif
+    return c;
+}
+// The largest of a warp's.
+__device__ __forceinline__ uint32_t largest_of_warp(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }
+
 // Keeps a value in its register: the compiler would rather compute it again each time that it is used.
 __device__ __forceinline__ void keep(uint32_t &x) { asm volatile("" : "+r"(x)); }
 
@@ -132,17 +150,6 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// d = c + a b, where c stays.
-template <typename T16>
-__device__ __forceinline__ void mma_from(float (&d)[4], const float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                         uint32_t b1) {
-    static_assert(__is_same(T16, __nv_bfloat16), "as it is needed");
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %11, %12, %13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
-}
-
 // The same for kernels that know their type as a bool.
 template <bool BF16>
 __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -156,6 +163,25 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
             "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// d (16, 8) = c + a (16, 32) b (32, 8) in integers; b has signed bytes, a signed or unsigned ones. Lane = 4 p + t holds
+//     a[0] = A[p][4t..4t+3]  a[1] = A[p+8][4t..]  a[2] = A[p][4t+16..]  a[3] = A[p+8][4t+16..]
+//     b0   = B[4t..4t+3][p]  b1   = B[4t+16..][p]
+// and c and d as above.
+template <bool SIGNED>
+__device__ __forceinline__ void mma_bytes(uint32_t (&d)[4], const uint32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                          uint32_t b1) {
+    if constexpr (SIGNED)
+        asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%10, %11, %12, %13};"
+            : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
+    else
+        asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%10, %11, %12, %13};"
+            : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
 }
 
 // ------------------------------------------------------------------------------------- matrices of 8x8 16-bit elements

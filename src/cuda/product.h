@@ -1,5 +1,6 @@
 // Products of a decode step: y (n, M) = x (n, K) W^T + bias for n = 1..64 tokens, built against the bandwidth of device
-// memory: W is read once, whatever n is.
+// memory: W is read once, whatever n is. Packed weights see activations that are rounded to 8 bits in blocks of 32
+// (quant.cuh).
 //
 // A token's sum has one order, which depends on the type and on the matrices of the launch: the same bits alone and
 // among 63 others, at any place, on any device.

@@ -14,13 +14,15 @@
 // eight elements e: k = 8 t + e, in Q6_K (whose scales are for 16 weights) k = 4 t + e for e < 4, else 16 + 4 t + e
 // - 4.
 //
-//     Q8_0     512 bytes per tile: words 0, 1 row g, words 2, 3 row g + 8; a word's bytes are elements 0, 2, 1, 3
+//     Q8_0     512 bytes per tile: words 0, 2 row g, words 1, 3 row g + 8, as an operand's registers are; the bytes of
+//              a row's first word are elements 0, 2, 1, 3
 //     Q4_*     512 bytes per two tiles: words row g, row g + 8 of the first, then of the second; element e is nibble
 //              e/2 + 4 (e%2)
-//     Q6_K     low halves like Q4_*, then 512 bytes: word `tile`, bits 2 f and 2 f + 1 of its half e % 2, with
-//              f = 4 (row >= 8) + e/2
+//     Q6_K     low halves like Q4_*, then 512 bytes: word `tile`, of its byte e/4 + 2 (e%2) bits 2 f and 2 f + 1, with
+//              f = 2 (row >= 8) + e/2%2
 //
-// (Even and odd elements lie 16 bits apart, because a mask and an or then make two bf16 at once.)
+// (A shift and a mask make four bytes at once of nibbles or high bits, of which even and odd elements lie 16 bits
+// apart, so that a mask and an or make two bf16 as well.)
 //
 //     scales   lane 8 tile + g: Q8_0, Q4_0: d of both rows (f16); Q4_K: scale and minimum of the first row, then of the
 //              second, widened from 6 to 8 bits; Q6_K: the scales of two times 16 weights, then those of the second row

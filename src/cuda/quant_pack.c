@@ -59,14 +59,14 @@ static void write_codes(pith_cuda_type type, uint8_t *tile, uint32_t row, uint32
         const uint8_t c = s->code[pith_quant_k(type, t, e)];
         if (type == PITH_CUDA_Q8_0) {
             static const uint8_t place[4] = {0, 2, 1, 3};
-            tile[mt * 512 + lane * 16 + upper * 8 + e / 4 * 4 + place[e % 4]] = c;
+            tile[mt * 512 + lane * 16 + e / 4 * 8 + upper * 4 + place[e % 4]] = c;
             continue;
         }
         const uint32_t nibble = e / 2 + 4 * (e % 2);
         uint8_t *word = tile + mt / 2 * 512 + lane * 16 + mt % 2 * 8 + upper * 4;
         word[nibble / 2] |= (uint8_t)((c & 15) << (nibble % 2 * 4));
         if (type == PITH_CUDA_Q6_K) {
-            const uint32_t bit = 16 * (e % 2) + 2 * (4 * upper + e / 2);
+            const uint32_t bit = 8 * (e / 4 + 2 * (e % 2)) + 2 * (2 * upper + e / 2 % 2);
             tile[1024 + lane * 16 + mt * 4 + bit / 8] |= (uint8_t)((c >> 4) << (bit % 8));
         }
     }

@@ -1,9 +1,10 @@
-// Weights for the tests of products: blocks as GGUF stores them, and what each weight is, in double precision.
+// Operands for the tests of products: weights in blocks as GGUF stores them, and what each weight is, in double
+// precision; activations, and what a product makes of them.
 #ifndef PITH_TEST_PRODUCT_REF_H
 #define PITH_TEST_PRODUCT_REF_H
 
 #include "base/half.h"
-#include "cuda/quant.h"
+#include "cuda/quant.cuh"
 
 #include <cmath>
 #include <cstdint>
@@ -82,6 +83,36 @@ static inline double weight_at(pith_cuda_type t, const uint8_t *row, uint32_t i)
     const uint8_t low = b[half * 64 + in % 64], high = b[128 + half * 32 + in % 32];
     const int q = (in < 64 ? low & 15 : low >> 4) + 16 * (high >> (in / 32 * 2) & 3) - 32;
     return (double)pith_f16_to_f32(get16(b + 208)) * (int8_t)b[192 + e / 16] * q;
+}
+
+// (n, k) activations. Exact: small integers; for packed weights every block has one of 127 too and all of it is times a
+// power of two, so that rounding to 8 bits changes nothing.
+static inline std::vector<uint16_t> random_activations(pith_cuda_type t, uint32_t n, uint32_t k, bool exact,
+                                                       Random &r) {
+    std::vector<uint16_t> x((size_t)n * k);
+    float unit = 1;
+    uint32_t largest = 0;
+    for (size_t i = 0; i < x.size(); i++) {
+        if (i % 32 == 0 && is_quant(t)) unit = ldexpf(1, r.between(-1, 1)), largest = (uint32_t)r.between(0, 31);
+        float v = exact ? (float)r.between(-4, 4) * unit : r.unit();
+        if (exact && is_quant(t) && i % 32 == largest) v = (r.between(0, 1) ? 127.f : -127.f) * unit;
+        x[i] = t == PITH_CUDA_F16 ? pith_f32_to_f16(v) : pith_f32_to_bf16(v);
+    }
+    return x;
+}
+
+// A row of activations as a product with these weights sees it.
+static inline std::vector<double> activations_seen(pith_cuda_type t, const uint16_t *x, uint32_t k) {
+    std::vector<double> seen(k);
+    for (uint32_t i = 0; i < k; i++) seen[i] = t == PITH_CUDA_F16 ? pith_f16_to_f32(x[i]) : pith_bf16_to_f32(x[i]);
+    for (uint32_t from = 0; is_quant(t) && from < k; from += 32) {
+        float largest = pith_f32_from_bits(pith::LEAST_LARGEST);
+        for (uint32_t i = from; i < from + 32; i++) largest = fmaxf(largest, fabsf((float)seen[i]));
+        const float scale = pith::activation_scale(largest), inverse = pith::activation_inverse(scale);
+        for (uint32_t i = from; i < from + 32; i++)
+            seen[i] = (double)scale * (int8_t)pith::activation_code((float)seen[i], inverse);
+    }
+    return seen;
 }
 
 #endif

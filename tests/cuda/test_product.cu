@@ -56,11 +56,7 @@ static void check(const Case &c, Random &r) {
     const bool out16 = swiglu || c.out == PITH_CUDA_OUT_16;
     const uint32_t n_files = swiglu ? 2 : c.n_matrices, n_outputs = swiglu ? 1 : c.n_matrices, PAD = 3;
 
-    std::vector<uint16_t> x((size_t)c.n * c.k);
-    for (auto &v : x) {
-        const float f = c.exact ? (float)r.between(-4, 4) : r.unit();
-        v = f16 ? pith_f32_to_f16(f) : pith_f32_to_bf16(f);
-    }
+    const std::vector<uint16_t> x = random_activations(c.type, c.n, c.k, c.exact, r);
     Device<uint16_t> dx(x.size());
     dx.put(x.data());
 
@@ -151,6 +147,8 @@ static void check(const Case &c, Random &r) {
     }
 
     double used = 0;
+    std::vector<std::vector<double>> seen;
+    for (uint32_t t = 0; t < c.n; t++) seen.push_back(activations_seen(c.type, &x[(size_t)t * c.k], c.k));
     for (uint32_t i = 0; i < n_outputs; i++) {
         const uint32_t m = p.matrix[i].m, stride = m + PAD;
         for (uint32_t row = 0; row < stride; row++)
@@ -164,7 +162,7 @@ static void check(const Case &c, Random &r) {
                 for (uint32_t f = 0; f < (swiglu ? 2u : 1u); f++) {
                     const uint8_t *w = &file[i + f][row * row_bytes(c.type, c.k)];
                     for (uint32_t j = 0; j < c.k; j++) {
-                        const double v = weight_at(c.type, w, j) * from16(x[(size_t)t * c.k + j], f16);
+                        const double v = weight_at(c.type, w, j) * seen[t][j];
                         sum[f] += v, size[f] += fabs(v);
                     }
                     if (p.matrix[i + f].bias || (f && c.bias && !quant)) sum[f] += bias[i + f][row];
@@ -206,6 +204,41 @@ static void check(const Case &c, Random &r) {
              c.n_matrices > 1 && !swiglu ? ", ..." : "", c.k, c.n, c.exact ? " exact" : "", c.bias ? " bias" : "");
     report(line, used, n_wrong);
     for (int i = 0; i < 3; i++) cudaFree(dw[i]), cudaFree(dbias[i]), cudaFree(dy[i]);
+}
+
+// Activations that no scale fits: a block of zeros adds nothing, one that is tiny nearly nothing; an infinity or NaN is
+// in all of its token's sums and in no other's.
+static void check_extremes(pith_cuda_type type, Random &r) {
+    const uint32_t m = 64, k = 512, n = 5;
+    const pith_quant_layout l = pith_quant_layout_of(type);
+    const auto file = random_weights(type, m, k, false, r);
+    std::vector<uint8_t> w(pith_quant_bytes(l, 1, k));
+    if (!pith_quant_pack(type, file.data(), nullptr, m, k, 0, 1, w.data())) exit(3);
+    std::vector<uint16_t> x = random_activations(type, n, k, false, r);
+    for (uint32_t i = 0; i < k; i++) x[i] = 0, x[k + i] = i % 2 ? 0x0001 : 0x8000; // the least number, minus zero
+    x[2 * k + 77] = 0x7f80, x[3 * k + 300] = 0xffc0;
+    Device<uint8_t> dw(w.size());
+    Device<uint16_t> dx(x.size());
+    Device<float> dy(n * m);
+    dw.put(w.data()), dx.put(x.data());
+    uint64_t n_wrong = 0;
+    for (uint32_t from = 0; from < n;
+         from++) { // all of them, then each but the first without those before it: one alone
+        pith_cuda_product p = {};
+        p.type = type, p.out = PITH_CUDA_OUT_F32, p.x = dx.p + from * k, p.n = n - from, p.k = k, p.n_matrices = 1;
+        p.matrix[0].w = dw.p, p.matrix[0].y = dy.p + from * m, p.matrix[0].m = p.matrix[0].y_stride = m;
+        CUDA(pith_cuda_product_launch(&p, 0));
+        CUDA(cudaDeviceSynchronize());
+        const auto y = dy.get();
+        for (uint32_t t = from; t < n; t++)
+            for (uint32_t row = 0; row < m; row++) {
+                const float v = y[t * m + row];
+                n_wrong += t == 0 ? v != 0 : t == 1 ? !(fabsf(v) < 1e-30f) : std::isfinite(v) != (t == 4);
+            }
+    }
+    char line[64];
+    snprintf(line, sizeof line, "extremes %s", TYPE_NAME[type]);
+    report(line, 0, n_wrong);
 }
 
 static void check_norm(uint32_t n, uint32_t d, uint32_t n_parts, Random &r) {
@@ -459,7 +492,7 @@ static void checks(bool quick) {
                 check({type, PITH_CUDA_OUT_PARTS, {100, 30, 64}, 3, k, n, true, true}, r);
                 check({type, PITH_CUDA_OUT_SWIGLU, {80, 80, 0}, 2, k, n, false, !is_quant(type)}, r);
             }
-        if (is_quant(type)) check_dequant(type, 200, 768, r);
+        if (is_quant(type)) check_dequant(type, 200, 768, r), check_extremes(type, r);
     }
     for (uint32_t n : {1u, 16u, 64u}) check_norm(n, 3584, n % 8, r), check_norm(n, 3584, 7, r);
     check_norm(3, 64, 8, r);

@@ -1,5 +1,5 @@
 // Packed weights, on the host alone: every weight of a packed matrix, as the kernels' own decoding sees it from the
-// place where a lane looks for it, is exactly the weight of the file. Needs nvcc, no device.
+// place where a lane looks for it, as bf16 and as a byte, is exactly the weight of the file. Needs nvcc, no device.
 #include "cuda/quant.cuh"
 #include "product_ref.h"
 
@@ -36,6 +36,9 @@ static uint64_t check(uint32_t m, uint32_t k, bool paired, Random &r, uint64_t *
                         for (int e = 0; e < 8; e++) {
                             const uint32_t two = tile[lane].pair(mt, upper, e / 2);
                             const double c = pith_bf16_to_f32((uint16_t)(e % 2 ? two >> 16 : two));
+                            const uint32_t at = pith::byte_of<TYPE>(e);
+                            const uint8_t byte = (uint8_t)(tile[lane].bytes(mt, upper, at / 4) >> at % 4 * 8);
+                            wrong += c + pith::Tile<TYPE>::ZERO != (TYPE == PITH_CUDA_Q8_0 ? (int8_t)byte : byte);
                             const float4 q = scale[mt * 8 + lane / 4];
                             const double s = upper ? q.z : q.x, o = upper ? q.w : q.y;
                             const double got = TYPE == PITH_CUDA_Q4_K            ? s * c - o

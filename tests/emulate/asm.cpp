@@ -30,4 +30,28 @@ void mma_of_warp(const mma_operands *in, mma_sums *out, bool bf16) {
     }
 }
 
+static int byte_at(uint32_t four, int i, bool is_signed) {
+    const uint8_t byte = (uint8_t)(four >> 8 * i);
+    return is_signed ? (int)(int8_t)byte : (int)byte;
+}
+
+void mma_bytes_of_warp(const byte_operands *in, byte_sums *out, bool is_signed) {
+    int a[16][32], b[32][8]; // (row, k), (k, column)
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) {
+            const int p = lane / 4, k = lane % 4 * 4 + i;
+            a[p][k] = byte_at(in[lane].a[0], i, is_signed), a[p + 8][k] = byte_at(in[lane].a[1], i, is_signed);
+            a[p][k + 16] = byte_at(in[lane].a[2], i, is_signed),
+                     a[p + 8][k + 16] = byte_at(in[lane].a[3], i, is_signed);
+            b[k][p] = byte_at(in[lane].b[0], i, true), b[k + 16][p] = byte_at(in[lane].b[1], i, true);
+        }
+    for (int row = 0; row < 16; row++)
+        for (int column = 0; column < 8; column++) {
+            const int lane = row % 8 * 4 + column / 2, at = row / 8 * 2 + column % 2;
+            int sum = 0;
+            for (int k = 0; k < 32; k++) sum += a[row][k] * b[k][column];
+            out[lane].d[at] = in[lane].c[at] + (uint32_t)sum;
+        }
+}
+
 } // namespace pith

@@ -17,6 +17,7 @@ inline uint32_t load_weights4(const void *p) { return *static_cast<const uint32_
 inline uint2 load_shared8(const void *p) { return *static_cast<const uint2 *>(p); }
 inline uint32_t load_shared4(const void *p) { return *static_cast<const uint32_t *>(p); }
 inline uint4 load_x(const void *p) { return *static_cast<const uint4 *>(p); }
+inline uint32_t load_x2(const void *p) { return *static_cast<const uint16_t *>(p); }
 inline uint2 load_x8(const void *p) { return *static_cast<const uint2 *>(p); }
 
 #define PITH_CUDA_DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::dynamic_shared())
@@ -43,6 +44,16 @@ inline void let_next_start() {}
 // ------------------------------------------------------------------------------------------------------- arithmetic
 
 inline float exp2_or_0(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+inline uint32_t larger_bf16x2(uint32_t a, uint32_t b) { // magnitudes compare as their bits do
+    const uint32_t low = max(a & 0x7fffu, b & 0x7fffu), high = max(a & 0x7fff0000u, b & 0x7fff0000u);
+    return low | high | ((a ^ b) & 0x80008000u);
+}
+inline uint32_t largest_of_warp(uint32_t x) {
+    return emulate::in_warp<uint32_t>(0xffffffffu, x, [](const uint32_t *in, uint32_t *out) {
+        for (uint32_t lane = 1; lane < 32; lane++) out[0] = lane == 1 ? max(in[0], in[1]) : max(out[0], in[lane]);
+        for (uint32_t lane = 1; lane < 32; lane++) out[lane] = out[0];
+    });
+}
 inline void keep(uint32_t &) {}
 
 // ----------------------------------------------------------------------------------------------------- tensor cores
@@ -67,10 +78,21 @@ template <typename T16> void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t
     mma<std::is_same_v<T16, __nv_bfloat16>>(c, a, b0, b1);
 }
 
-template <typename T16>
-void mma_from(float (&d)[4], const float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    std::memcpy(d, c, sizeof d);
-    mma<T16>(d, a, b0, b1);
+struct byte_operands {
+    uint32_t c[4], a[4], b[2];
+};
+struct byte_sums {
+    uint32_t d[4];
+};
+
+void mma_bytes_of_warp(const byte_operands *in, byte_sums *out, bool is_signed); // a
+
+template <bool SIGNED>
+void mma_bytes(uint32_t (&d)[4], const uint32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const byte_operands mine = {{c[0], c[1], c[2], c[3]}, {a[0], a[1], a[2], a[3]}, {b0, b1}};
+    const byte_sums sums = emulate::in_warp<byte_sums>(
+        0xffffffffu, mine, [](const byte_operands *in, byte_sums *out) { mma_bytes_of_warp(in, out, SIGNED); });
+    std::memcpy(d, sums.d, sizeof d);
 }
 
 // ------------------------------------------------------------------------------------- matrices of 8x8 16-bit elements
