@@ -69,6 +69,9 @@ typedef struct pith_cuda {
     pith_device_weight *weights;
     uint64_t converted_bytes, converted_from; // of tensors that became bf16, and what they take in the file
     uint32_t n_converted;
+    uint8_t *embedding; // of a table without data, on the host: made when a plan first asks for it
+    size_t embedding_bytes;
+    const pith_weight *embedding_of;
     uint8_t *staging[3]; // host memory through which weights pass while they are loaded
     size_t staging_bytes[3];
 
@@ -154,8 +157,11 @@ const float *pith_cuda_load_vector(pith_cuda *, const pith_weight *, pith_error 
 bool pith_cuda_pairs(const pith_weight *gate, const pith_weight *up); // can they be packed as a pair?
 void pith_cuda_free_staging(pith_cuda *);                             // when a plan has its weights
 void pith_cuda_free_weights(pith_cuda *);
-// Row `id` of an embedding table in f32, on the host: out (ne[0]). scratch: bytes of a row, for a table without data.
-void pith_cuda_embed_row(const pith_weight *table, int32_t id, uint8_t *scratch, float *out);
+// The rows of an embedding table in host memory, as in the file; NULL with *err filled. Then row `id` of them in f32: out
+// (ne[0]).
+const void *pith_cuda_load_embedding(pith_cuda *, const pith_weight *table, pith_error *);
+void pith_cuda_embed_row(const pith_weight *table, const void *rows, int32_t id, float *out);
+void pith_cuda_free_embedding(pith_cuda *);
 
 // The parts of the operation table, each filled by its file.
 void pith_cuda_table_cache(pith_ops *);  // cache.c: pages, lists, windows

@@ -18,7 +18,6 @@ static void plan_free(pith_plan *p) {
     pith_cuda_forget(p);
     pith_delete(a, p->values, p->cap_values, sizeof *p->values);
     pith_delete(a, p->launches, p->cap_launches, sizeof *p->launches);
-    pith_delete(a, p->row, p->row_bytes, 1);
     pith_delete(a, p, 1, sizeof *p);
 }
 
@@ -98,9 +97,8 @@ static bool plan_is_stale(const pith_plan *p) { return p->generation != p->cuda-
 static pith_value *embed(pith_plan *p, const pith_weight *table) {
     if (p->failed) return NULL;
     p->table = table, p->d_model = (uint32_t)table->ne[0];
-    p->row_bytes = table->bytes / (size_t)table->ne[1];
-    p->row = pith_new(p->cuda->alloc, p->row_bytes, 1);
-    if (!p->row) return fail(p, PITH_E_MEMORY, "no memory for a plan of %u tokens", p->shape.n_tokens);
+    p->rows = pith_cuda_load_embedding(p->cuda, table, &p->error);
+    if (!p->rows) return p->failed = true, NULL;
     return new_value(p, VALUE_RESIDUAL, p->d_model, p->shape.n_tokens);
 }
 
@@ -345,6 +343,7 @@ void pith_cuda_table_plan(pith_ops *ops) {
     ops->plan_end = plan_end;
     ops->plan_free = plan_free;
     ops->plan_is_stale = plan_is_stale;
+    ops->plan_warm = pith_cuda_warm;
     ops->embed = embed;
     ops->rms_norm = rms_norm;
     ops->product = product;

@@ -100,8 +100,7 @@ struct pith_plan {
     uint64_t generation;
     cudaGraphExec_t graph;     // DECODE, from its first replay on
     const float *graph_logits; // that it writes
-    uint8_t *row;              // (row_bytes): scratch for embedding
-    size_t row_bytes;
+    const void *rows;          // of the embedding, on the host
     bool failed;
     pith_error error;
 };
@@ -122,6 +121,7 @@ static inline bool pith_cuda_is_many(const pith_plan *p, const pith_value *x) {
 // replay.c
 pith_tables pith_cuda_tables(const pith_cuda *);
 pith_status pith_cuda_prepare(pith_plan *, pith_error *); // memory and algorithms that the launches need
+void pith_cuda_warm(pith_plan *, float *logits); // captures a decode step
 void pith_cuda_replay(pith_plan *, const pith_step *);
 void pith_cuda_forget(pith_plan *); // the captured graph
 

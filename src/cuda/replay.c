@@ -373,7 +373,7 @@ static void send_inputs(pith_plan *p, const pith_step *step) {
     memcpy(to + p->pos, step->pos, n * sizeof(int32_t));
     memcpy(to + p->slot, step->slot, n * sizeof(int32_t));
     float *x = (float *)(void *)(to + p->at[PLACE_X]);
-    for (size_t i = 0; i < n; i++) pith_cuda_embed_row(p->table, step->ids[i], p->row, x + i * p->d_model);
+    for (size_t i = 0; i < n; i++) pith_cuda_embed_row(p->table, p->rows, step->ids[i], x + i * p->d_model);
     PITH_CUDA_DO(cuda, cudaMemcpyAsync(cuda->values, to, p->input_bytes, cudaMemcpyHostToDevice, cuda->stream));
     PITH_CUDA_DO(cuda, cudaEventRecord(cuda->copied[block], cuda->stream));
 }
@@ -384,7 +384,7 @@ void pith_cuda_forget(pith_plan *p) {
 }
 
 // The launches of a decode step differ from replay to replay in nothing but the memory that they read.
-static void capture(pith_plan *p, float *logits) {
+void pith_cuda_warm(pith_plan *p, float *logits) {
     pith_cuda *cuda = p->cuda;
     pith_cuda_forget(p);
     cudaGraph_t graph = NULL;
@@ -393,6 +393,7 @@ static void capture(pith_plan *p, float *logits) {
     const cudaError_t e = cudaStreamEndCapture(cuda->stream, &graph);
     pith_cuda_ok(cuda, e, "cudaStreamEndCapture");
     PITH_CUDA_DO(cuda, cudaGraphInstantiate(&p->graph, graph, 0));
+    PITH_CUDA_DO(cuda, cudaGraphUpload(p->graph, cuda->stream));
     p->graph_logits = logits;
     if (graph) cudaGraphDestroy(graph);
 }
@@ -405,6 +406,6 @@ void pith_cuda_replay(pith_plan *p, const pith_step *step) {
         run_launches(p, step->logits);
         return;
     }
-    if (!p->graph || p->graph_logits != step->logits) capture(p, step->logits);
+    if (!p->graph || p->graph_logits != step->logits) pith_cuda_warm(p, step->logits);
     PITH_CUDA_DO(cuda, cudaGraphLaunch(p->graph, cuda->stream));
 }

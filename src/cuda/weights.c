@@ -204,16 +204,31 @@ const float *pith_cuda_load_vector(pith_cuda *cuda, const pith_weight *w, pith_e
 
 void pith_cuda_free_weights(pith_cuda *cuda) {
     pith_cuda_free_staging(cuda);
+    pith_cuda_free_embedding(cuda);
     while (cuda->weights) drop_newest(cuda);
 }
 
 // ---------------------------------------------------------------------------------------------------- embedding
 
-void pith_cuda_embed_row(const pith_weight *table, int32_t id, uint8_t *scratch, float *out) {
-    const uint8_t *from = (const uint8_t *)table->data + (size_t)id * row_bytes(table);
-    if (!table->data) {
-        pith_random_rows(table, id, 1, scratch);
-        from = scratch;
-    }
-    to_f32(table->type, from, out, (uint32_t)table->ne[0]);
+// A table without data is made once, as it would lie in a file: a step waits for its tokens' rows.
+const void *pith_cuda_load_embedding(pith_cuda *cuda, const pith_weight *table, pith_error *err) {
+    if (table->data) return table->data;
+    if (cuda->embedding_of == table) return cuda->embedding;
+    pith_cuda_free_embedding(cuda);
+    job j = {.slab = make_random, .w = table, .m = (uint32_t)table->ne[1], .k = (uint32_t)table->ne[0]};
+    j.n_slabs = pith_quant_slabs(j.m);
+    if (!(j.out = pith_new(cuda->alloc, table->bytes, 1)))
+        return pith_fail(err, PITH_E_MEMORY, "no memory for %s: %zu bytes", table->name, table->bytes), NULL;
+    run(cuda, &j);
+    cuda->embedding = j.out, cuda->embedding_bytes = table->bytes, cuda->embedding_of = table;
+    return j.out;
+}
+
+void pith_cuda_free_embedding(pith_cuda *cuda) {
+    pith_delete(cuda->alloc, cuda->embedding, cuda->embedding_bytes, 1);
+    cuda->embedding = NULL, cuda->embedding_of = NULL;
+}
+
+void pith_cuda_embed_row(const pith_weight *table, const void *rows, int32_t id, float *out) {
+    to_f32(table->type, (const uint8_t *)rows + (size_t)id * row_bytes(table), out, (uint32_t)table->ne[0]);
 }

@@ -139,7 +139,12 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     if (status == PITH_OK)
         status = pith_pool_init(&e->pool, e->backend, e->alloc, &e->geo,
                                 pool_pages(params, e->backend, &e->geo, e->n_ctx), err);
-    if (status == PITH_OK) status = pith_engine_decode_plan(e, e->max_sequences, err);
+    const uint32_t fewest = ops->plan_warm ? 1 : e->max_sequences;
+    for (uint32_t n = e->max_sequences; status == PITH_OK && n >= fewest; n--) {
+        status = pith_engine_decode_plan(e, n, err);
+        if (status == PITH_OK && ops->plan_warm) ops->plan_warm(e->decode_plans[n - 1], e->decode_logits);
+    }
+    if (status == PITH_OK) status = ops->check(e->backend, err);
     if (status != PITH_OK) goto failed;
     *out = e;
     return PITH_OK;

@@ -190,6 +190,9 @@ typedef struct pith_ops {
     void (*plan_free)(pith_plan *);
     // Recording a larger plan may move memory that older plans point into: such a plan must be recorded again.
     bool (*plan_is_stale)(const pith_plan *);
+    // NULL, or does for a decode plan whose steps write these logits what its first replay would have to do: then plans
+    // are best made before anybody waits for a step.
+    void (*plan_warm)(pith_plan *, float *logits);
 
     pith_value *(*embed)(pith_plan *, const pith_weight *table);                          // (V, D), ids -> (n, D)
     pith_value *(*rms_norm)(pith_plan *, pith_value *x, const pith_weight *w, float eps); // (n, D), (D) -> (n, D)
