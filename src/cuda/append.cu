@@ -130,23 +130,30 @@ __device__ destination find_destination(const append_args &p, uint32_t head, uin
     return to;
 }
 
-// x (d) of one head, from its parts.
+// x (d) of one head, from its parts: those of four elements of a lane are under way together.
 __device__ void add_parts(float (&x)[MAX_PER_LANE], const float *from, uint32_t n_parts, size_t stride, uint32_t d,
                           uint32_t lane) {
+    constexpr int TOGETHER = 4;
 #pragma unroll
-    for (int e = 0; e < MAX_PER_LANE; e++) {
-        if (e * 32 >= d) {
-            x[e] = 0.0f;
-            continue;
-        }
-        float part[PITH_CUDA_MOST_PARTS]; // all under way together
+    for (int e0 = 0; e0 < MAX_PER_LANE; e0 += TOGETHER) {
+        float part[PITH_CUDA_MOST_PARTS][TOGETHER];
 #pragma unroll
         for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++)
-            part[s] = s < n_parts ? __ldcg(from + s * stride + e * 32 + lane) : 0.0f;
-        x[e] = part[0];
 #pragma unroll
-        for (uint32_t s = 1; s < PITH_CUDA_MOST_PARTS; s++)
-            if (s < n_parts) x[e] += part[s];
+            for (int e = 0; e < TOGETHER; e++) {
+                part[s][e] = 0.0f;
+                if (s < n_parts && (e0 + e) * 32 < d) part[s][e] = __ldcg(from + s * stride + (e0 + e) * 32 + lane);
+            }
+#pragma unroll
+        for (int e = 0; e < TOGETHER; e++) {
+            x[e0 + e] = part[0][e];
+#pragma unroll
+            for (uint32_t s = 1; s < PITH_CUDA_MOST_PARTS; s++) x[e0 + e] += part[s][e]; // 0 behind the last: no change
+        }
+        if ((e0 + TOGETHER) * 32 >= d) {
+            for (int e = e0 + TOGETHER; e < MAX_PER_LANE; e++) x[e] = 0.0f;
+            break;
+        }
     }
 }
 

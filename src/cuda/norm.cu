@@ -15,21 +15,34 @@ constexpr int NORM_THREADS = 512, MOST_LOADS = 8; // 16 bytes each: up to 16384 
 
 __device__ __forceinline__ void add(float4 &x, const float4 &y) { x.x += y.x, x.y += y.y, x.z += y.z, x.w += y.w; }
 
-// Four elements of a row with its parts added, all of which are under way together.
-__device__ __forceinline__ float4 residual_at(const pith_cuda_norm &p, size_t at) {
-    float4 x = __ldcg((const float4 *)(p.x + at)), part[PITH_CUDA_MOST_PARTS];
+// What the thread has of a row, with its parts added: those of N times four elements are under way together.
+template <int N> __device__ __forceinline__ void load_residual(const pith_cuda_norm &p, uint32_t at, float4 (&x)[N]) {
+    const size_t row = (size_t)blockIdx.x * p.d;
+    float4 part[N][PITH_CUDA_MOST_PARTS];
 #pragma unroll
-    for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++)
-        if (s < p.n_parts) part[s] = __ldcg((const float4 *)(p.parts + s * p.part_stride + at));
+    for (int i = 0; i < N; i++) {
+        const uint32_t here = at + i * NORM_THREADS * 4;
+        x[i] = float4{0, 0, 0, 0};
+        if (here < p.d) x[i] = __ldcg((const float4 *)(p.x + row + here));
 #pragma unroll
-    for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++)
-        if (s < p.n_parts) add(x, part[s]);
-    if (p.n_parts) *(float4 *)(p.x + at) = x;
-    return x;
+        for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++) {
+            part[i][s] = float4{0, 0, 0, 0};
+            if (s < p.n_parts && here < p.d)
+                part[i][s] = __ldcg((const float4 *)(p.parts + s * p.part_stride + row + here));
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const uint32_t here = at + i * NORM_THREADS * 4;
+#pragma unroll
+        for (uint32_t s = 0; s < PITH_CUDA_MOST_PARTS; s++) add(x[i], part[i][s]); // 0 behind the last: no change
+        if (p.n_parts && here < p.d) *(float4 *)(p.x + row + here) = x[i];
+    }
 }
 
 template <typename T16, int LOADS>
 __global__ void __launch_bounds__(NORM_THREADS) norm_kernel(pith_cuda_norm p, bool early) {
+    constexpr int TOGETHER = LOADS < 2 ? LOADS : 2;
     __shared__ float warp_sum[NORM_THREADS / 32];
     let_next_start_early(early);
     float4 g[LOADS];
@@ -44,9 +57,11 @@ __global__ void __launch_bounds__(NORM_THREADS) norm_kernel(pith_cuda_norm p, bo
     float4 v[LOADS];
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) {
-        const uint32_t at = (i * NORM_THREADS + threadIdx.x) * 4;
-        v[i] = at < p.d ? residual_at(p, row + at) : float4{0, 0, 0, 0};
+    for (int i = 0; i < LOADS; i += TOGETHER) {
+        float4 some[TOGETHER];
+        load_residual(p, (i * NORM_THREADS + threadIdx.x) * 4, some);
+#pragma unroll
+        for (int j = 0; j < TOGETHER; j++) v[i + j] = some[j];
     }
 #pragma unroll
     for (int i = 0; i < LOADS; i++)
