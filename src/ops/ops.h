@@ -236,7 +236,8 @@ typedef struct pith_ops {
                        uint32_t n_tail, pith_scores *out);
 
     // score[h][j] = sum over slots (in the order given, repetitions count) of softmax over the candidates of
-    // q[slot][h].k[row j] / sqrt(d), with the queries of the group's window.
+    // q[slot][h].k[row j] / sqrt(d), with the queries of the group's window. F32: as the backend's attention takes a
+    // query, in f32 on the CPU, rounded to the cache's type on CUDA.
     void (*mass)(pith_backend *, const pith_group *, const uint32_t *slots, uint32_t n_slots, pith_arith,
                  pith_scores *);
 

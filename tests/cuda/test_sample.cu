@@ -28,6 +28,27 @@ static std::vector<int32_t> run(const device<float> &logits, uint32_t V, const s
     return got;
 }
 
+// Every other token is equal, the likeliest ones are not: more in one bin than a list has room for, and bins of one.
+static void half_equal_case() {
+    const uint32_t V = 9001, n = 4;
+    random_source rng{V};
+    std::vector<float> x((size_t)n * V);
+    for (size_t i = 0; i < x.size(); i++) x[i] = i % 2 ? 0.5f : 0.5f + 0.001f * rng.normal();
+    const pith_draw kinds[] = {{1, 0, 0.3f, 0, 0}, {1, 0, 0.99f, 0, 0}, {1, 6000, 0.9f, 0, 0}, {1, 0, 1, 1e-5f, 0}};
+    device<float> logits(x);
+    std::vector<uint8_t> scratch(pith_sample_scratch(V));
+    size_t wrong = 0;
+    for (pith_draw draw : kinds) {
+        std::vector<pith_draw> draws(n, draw);
+        for (pith_draw &d : draws) d.uniform = rng.uniform();
+        bool host_agrees;
+        const std::vector<int32_t> got = run(logits, V, draws, {}, &host_agrees);
+        for (uint32_t i = 0; i < n; i++)
+            wrong += got[i] != pith_sample(&pith_kernels_portable, &x[(size_t)i * V], V, &draws[i], scratch.data());
+    }
+    report_bits("half of the tokens equal, filters beyond the head", wrong);
+}
+
 static void one_case(const char *what, uint32_t V, float spread, bool ties, pith_draw draw) {
     random_source rng{V + (uint64_t)(spread * 100)};
     const uint32_t n = n_again == 1 ? 4 : 24;
@@ -91,6 +112,7 @@ int main(int n_args, char **args) {
             one_case("top-k 40, top-p 0.9, min-p 0.05", V, spread, ties, {1.0f, 40, 0.9f, 0.05f, 0});
             one_case("min-p 0.1", V, spread, ties, {1.0f, 0, 1, 0.1f, 0});
         }
+    if (asked.checks) half_equal_case();
     const pith_draw greedy = {0, 0, 1, 0, 0}, plain = {0.6f, 0, 1, 0, 0}, paper = {0.6f, 0, 0.95f, 0, 0};
     for (uint32_t n : {1u, 16u, 64u})
         if (asked.times)

@@ -71,6 +71,13 @@ inline bool __any_sync(unsigned mask, bool x) {
         std::memset(out, any, 32);
     });
 }
+inline unsigned __ballot_sync(unsigned mask, bool x) {
+    return emulate::in_warp<unsigned>(mask, (char)x, [](const char *in, unsigned *out) {
+        unsigned all = 0;
+        for (int i = 0; i < 32; i++) all |= (unsigned)in[i] << i;
+        for (int i = 0; i < 32; i++) out[i] = all;
+    });
+}
 inline unsigned __match_any_sync(unsigned mask, unsigned x) {
     return emulate::in_warp<unsigned>(mask, x, [](const unsigned *in, unsigned *out) {
         for (int i = 0; i < 32; i++) {
@@ -87,6 +94,12 @@ template <typename T> T __ldcs(const T *p) { return *p; }
 template <typename T> void __stcg(T *p, T x) { *p = x; }
 inline uint32_t atomicAdd(uint32_t *p, uint32_t x) {
     const uint32_t before = *p;
+    *p += x;
+    return before;
+}
+
+inline unsigned long long atomicAdd(unsigned long long *p, unsigned long long x) {
+    const unsigned long long before = *p;
     *p += x;
     return before;
 }
@@ -124,6 +137,7 @@ inline float __uint_as_float(uint32_t bits) {
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
+inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
 inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t which) {
     const uint64_t both = (uint64_t)high << 32 | low;
     uint32_t out = 0;

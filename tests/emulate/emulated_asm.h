@@ -77,6 +77,11 @@ template <bool BF16> void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0
 template <typename T16> void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma<std::is_same_v<T16, __nv_bfloat16>>(c, a, b0, b1);
 }
+template <typename T16>
+void mma_from(float (&d)[4], const float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    std::memcpy(d, c, sizeof d);
+    mma<T16>(d, a, b0, b1);
+}
 
 struct byte_operands {
     uint32_t c[4], a[4], b[2];
