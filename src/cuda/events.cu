@@ -93,21 +93,22 @@ __global__ void __launch_bounds__(WIDE)
 // ------------------------------------------------------------------------------------------------------ mass
 //
 // Bound: tensor cores. With R = 32 queries, H = 28, d = 128 and S = 9088, a layer has 2.1 GFLOP of scores. They are
-// computed twice, once for the softmax's maxima and sums and once for the weights: storing (H, R, S) instead would move
+// computed twice, once for the softmax's sums and once for the weights: storing (H, R, S) instead would move
 // 66 MB a layer. Queries are rounded to the cache's type, as attention has them (PITH_ARITH_BF16: keys and queries to
 // bf16), so that one instruction takes both. Keys come from memory once per pass, for all heads.
 //
 // Beside a tensor instruction for 128 scores there is room for about 20 others, so what is done to a score is counted:
 //
-//   - sums_kernel keeps 32 queries in a warp's registers and lets the candidates stream by. A lane has maxima and sums
-//     of its own for four queries; lanes meet once, at the end, and not for every eight scores;
-//   - the products start from minus the maximum (of what the lane has seen; of all, in the second pass) in place of 0,
-//     which costs nothing, and the score of the maximum itself is exactly 0 where the products are exact. A
-//     multiplication and an exponential make it a weight, exactly 1 there. (One fused multiply-add in place of the two
-//     would not: the rounding of maximum times log2 e would stay behind.);
+//   - sums_kernel keeps 32 queries in a warp's registers and lets the candidates stream by. A lane has sums of its own
+//     for four queries, relative to a score that it has seen, and not always the largest: a new one is taken when
+//     weights exceed MASS_LARGE. Lanes meet once, at the end, and not for every eight scores;
+//   - the products start from minus that reference in place of 0 (in the second pass from minus the largest of all
+//     lanes'), which costs nothing. A multiplication and an exponential make a score a weight. Where products are exact
+//     and the largest scores are equal and far above the others, they are the reference, and weigh exactly 1. (One
+//     fused multiply-add in place of the difference and the multiplication would not do: the rounding of the reference
+//     times log2 e would stay behind.);
 //   - in scores_kernel a warp keeps 32 candidates and the queries stream by, so that a weight is added where it is, by
-//     one multiply-add with the sum's reciprocal. Weights of 0 and 1, which is what exact inputs have, give the same
-//     bits as a division does.
+//     one multiply-add with the sum's reciprocal. Weights of 0 and 1 give the same bits as a division does.
 //
 // PITH_ARITH_BF16 is what its definition says, operation by operation, at whatever it costs.
 //
@@ -128,7 +129,7 @@ struct mass_args {
     lanes_args lanes;
     const uint32_t *rows;    // (n_layers, G, S)
     const uint16_t *queries; // (n_layers, H, R padded to MASS_TILE, d)
-    float2 *partial;         // (n_layers, H, n_chunks, R padded) maximum and sum of a chunk's candidates
+    float2 *partial;         // (n_layers, H, n_chunks, R padded) reference and sum of a chunk's candidates
     float2 *stats;           // (n_layers, H, R padded): stats_kernel
     float *score;            // (n_layers, H, S)
     uint32_t H, S, R, R_padded, n_chunks;
@@ -159,7 +160,7 @@ template <int D, bool REF> struct softmax {
         if constexpr (REF) return round_bf16(__fdiv_rn(round_bf16(product), root));
         else return product;
     }
-    // Of a score less the maximum.
+    // Of a score less what it is relative to.
     __device__ __forceinline__ float weight(float x) const {
         if constexpr (REF) return exp2f(x * scale);
         else return exp2_or_0(x * scale);
@@ -300,7 +301,7 @@ __device__ __forceinline__ void store_sums(const mass_args &p, const running &of
     }
 }
 
-// Maxima and sums of MASS_CHUNK candidates for up to 8 tiles of queries of the heads that share them, a warp each.
+// References and sums of MASS_CHUNK candidates for up to 8 tiles of queries of the heads that share them, a warp each.
 // REF: PITH_ARITH_BF16. KEY_BF16: the cache's type.
 template <int D, bool REF, bool KEY_BF16>
 __global__ void __launch_bounds__(MASS_THREADS, D <= 128 ? 2 : 1) sums_kernel(mass_args p) {
@@ -358,7 +359,7 @@ __global__ void __launch_bounds__(MASS_THREADS, D <= 128 ? 2 : 1) sums_kernel(ma
     if (has_unit) store_sums(p, of, soft);
 }
 
-// What scores_kernel wants of a query: minus the maximum, and 1 / sum; REF: the maximum and the sum. Padding weighs
+// What scores_kernel wants of a query: minus its reference, and 1 / sum; REF: the maximum and the sum. Padding weighs
 // nothing. One thread per query, chunks in ascending order.
 template <int D, bool REF> __global__ void stats_kernel(mass_args p) {
     const uint32_t r = blockIdx.x * blockDim.x + threadIdx.x;

@@ -30,8 +30,8 @@ cudaError_t pith_cuda_candidates(const pith_cuda_cache *, const pith_cuda_event 
 //
 // F32: queries are rounded to the cache's type, as attention multiplies them (append.h's q_out); products are summed in
 // f32. Where nothing is left to rounding (queries that the type has, dot products that f32 has, weights relative to the
-// largest that are 0 and 1), scores of as many equal weights as a power of two are the CPU's bit for bit. BF16: as ops.h
-// has it.
+// largest that are 0 and 1), scores of as many equal weights as a power of two are the CPU's bit for bit. BF16: as
+// ops.h has it.
 size_t pith_cuda_mass_scratch(const pith_geometry *, uint32_t n_layers, uint32_t n, uint32_t n_slots);
 cudaError_t pith_cuda_mass(const pith_cuda_cache *, const pith_cuda_event *, const float *window, uint32_t cap,
                            const uint32_t *slots, uint32_t n_slots, pith_arith, const uint32_t *rows, void *scratch,

@@ -16,9 +16,9 @@ extern "C" {
 size_t pith_cuda_sample_scratch(uint32_t n, uint32_t n_vocab);
 
 // logits: device (n, V), V <= PITH_CUDA_SAMPLE_MAX_VOCAB. draws: device (n), read at each launch. ids: device (n).
-// host_ids: pinned host memory mapped into the device's address space (n), or NULL. live: device (n) entries below 0 are
-// padding and get no token, or NULL. The token of a sequence depends on its own logits and draw alone. A chain of its
-// own (chain.h), which begins after all that is in the stream.
+// host_ids: pinned host memory mapped into the device's address space (n), or NULL. live: device (n) entries below 0
+// are padding and get no token, or NULL. The token of a sequence depends on its own logits and draw alone. A chain of
+// its own (chain.h), which begins after all that is in the stream.
 cudaError_t pith_cuda_sample(const float *logits, uint32_t n, uint32_t n_vocab, const pith_draw *draws,
                              const int32_t *live, void *scratch, int32_t *ids, int32_t *host_ids, cudaStream_t);
 
