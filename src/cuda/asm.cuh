@@ -90,6 +90,38 @@ template <int N> __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+// -------------------------------------------------------------------------------------------------- copies of tensors
+
+__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+#if __CUDA_ARCH__ >= 900
+// A barrier in shared memory that one arrival completes, and bytes that it expects.
+__device__ __forceinline__ void barrier_begin(uint64_t *b) {
+    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(b)) : "memory");
+}
+// Before a copy, which is another proxy's, arrives at one.
+__device__ __forceinline__ void barriers_begun() {
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ __forceinline__ void barrier_expect(uint64_t *b, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint64_t *b, uint32_t parity) {
+    asm volatile("{\n.reg .pred p;\nAGAIN: mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@!p bra AGAIN;\n}" ::"r"(
+                     shared_address(b)),
+                 "r"(parity)
+                 : "memory");
+}
+// The tile at (k, row) of a map. 0x12f0...: the policy "evict first", as createpolicy makes it: weights are read once.
+template <typename Map>
+__device__ __forceinline__ void copy_tile(void *to, const Map *map, uint32_t k, uint32_t row, uint64_t *b) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
+                 "l"(map), "r"(k), "r"(row), "r"(shared_address(b)), "l"(0x12f0000000000000ull)
+                 : "memory");
+}
+#endif
+
 // ------------------------------------------------------------------------------------------------------------ launches
 
 // Before anything that an earlier kernel writes is read, and before anything that it reads is written.

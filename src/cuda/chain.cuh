@@ -24,11 +24,10 @@ __device__ __forceinline__ void wait_and_let_next_start(bool early) {
 cudaError_t has_hopper_code(bool *out);
 
 // A multiprocessor has one split between L1 and shared memory at a time, in percent of what shared memory can have, and
-// rests when it changes: kernels that want different ones do not overlap there. All of a chain ask for the same: 132
-// KB, which three blocks of a product of packed weights need. The step above is 164, for 58 percent and more. L1 should
-// be large: loads to registers that are under way have their place in it, and with 96 KB less of it a product of bf16
-// weights takes a quarter longer.
-constexpr int CHAIN_CARVEOUT = 57;
+// rests when it changes: kernels that want different ones do not overlap there. All of a chain ask for the same: 164
+// KB, which two blocks of a product of bf16 weights, two of attention or three of packed weights need. All of it, 228 KB,
+// was slower: attention's pages and activations come through L1.
+constexpr int CHAIN_CARVEOUT = 62;
 
 // What a launch needs to follow as it is told. `attributes` has room for one more.
 template <typename Kernel>

@@ -3,14 +3,15 @@
 namespace pith {
 
 // The card that launches are cut for: as many blocks as it holds at once.
-constexpr uint32_t SLOTS = 132 * BLOCKS_PER_SM, LEAST_STEPS = 4;
+constexpr uint32_t SMS = 132, LEAST_STEPS = 4;
 
 // Blocks that share a slab. One block more than the card holds at once costs as much as all of them again, so what fits
 // into one wave is cut as finely as it goes; but at least LEAST_STEPS for a warp, or starting up costs more than it
 // brings. Depends on the matrices alone, not on this card: the order of a sum must not depend on the number of tokens.
-static uint32_t parts_of(uint32_t n_slabs, uint32_t n_steps) {
+static uint32_t parts_of(uint32_t n_slabs, uint32_t n_steps, bool quant) {
+    const uint32_t slots = SMS * (quant ? QUANT_BLOCKS : FLOAT_BLOCKS);
     const uint32_t most = max(n_steps / (LEAST_STEPS * WARPS), 1u);
-    return min(min(max(SLOTS / n_slabs, 1u), PITH_CUDA_MOST_PARTS), most);
+    return min(min(max(slots / n_slabs, 1u), PITH_CUDA_MOST_PARTS), most);
 }
 
 __global__ void built_for() {}
@@ -33,7 +34,7 @@ static uint32_t slabs_of(const pith_cuda_product *p, uint32_t m) {
 uint32_t pith_cuda_product_parts(const pith_cuda_product *p) {
     uint32_t n_slabs = 0;
     for (uint32_t i = 0; i < p->n_matrices; i++) n_slabs += pith::slabs_of(p, p->matrix[i].m);
-    return n_slabs ? pith::parts_of(n_slabs, p->k / PITH_STEP) : 1;
+    return n_slabs ? pith::parts_of(n_slabs, p->k / PITH_STEP, pith_quant_layout_of(p->type).block != 0) : 1;
 }
 
 cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t stream) {
@@ -67,11 +68,11 @@ cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t s
     bool hopper = false;
     const cudaError_t e = has_hopper_code(&hopper);
     if (e != cudaSuccess) return e;
-    a.n_parts = in->out == PITH_CUDA_OUT_PARTS ? parts_of(n_slabs, in->k / PITH_STEP) : 1;
+    a.n_parts = in->out == PITH_CUDA_OUT_PARTS ? parts_of(n_slabs, in->k / PITH_STEP, quant) : 1;
     const pith_cuda_follow follow = hopper ? in->follow : PITH_CUDA_AFTER;
     a.early = follow == PITH_CUDA_EARLY;
     const uint32_t n_blocks = n_slabs * a.n_parts;
-    if (!quant) return launch_float(in->type, a, n_blocks, follow, stream);
+    if (!quant) return launch_float(in->type, a, n_blocks, hopper, follow, stream);
 
     // More than 32 tokens: two halves. Twice the bytes of W are still fewer than bf16's, or about as many (Q8_0).
     const uint32_t first = in->n <= 32 ? in->n : (in->n + 15) / 16 * 8;

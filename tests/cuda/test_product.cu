@@ -484,6 +484,11 @@ static void checks(bool quick) {
             check({type, PITH_CUDA_OUT_PARTS, {320, 0, 0}, 1, 3584, n, true, false}, r);
             check({type, PITH_CUDA_OUT_16, {64, 128, 0}, 2, 1024, n, true, true}, r);
         }
+        if (!is_quant(type)) // a step that is not full
+            for (uint32_t n : {1u, 16u, 40u}) {
+                check({type, PITH_CUDA_OUT_PARTS, {100, 70, 0}, 2, 1056, n, true, true}, r);
+                check({type, PITH_CUDA_OUT_SWIGLU, {45, 45, 0}, 2, 32, n, false, true}, r);
+            }
         check({type, PITH_CUDA_OUT_F32, {64, 0, 0}, 1, 256, 3, true, false}, r); // fewer turns than a warp holds steps
         check({type, PITH_CUDA_OUT_PARTS, {128, 0, 0}, 1, 18944, 8, false, false}, r); // 19 turns of 8 blocks
         for (uint32_t k : {1536u, 2048u, 2560u, 3072u})                                // 3, 4, 5 and 6 parts

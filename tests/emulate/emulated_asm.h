@@ -33,6 +33,7 @@ template <int BYTES> void copy_weights_async(void *shared, const void *global) {
     static_assert(BYTES == 4 || BYTES == 8);
     copy_on(BYTES, shared, global);
 }
+inline uint32_t shared_address(const void *p) { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(p)); }
 inline void copies_commit() { emulate::commit_copies(); }
 template <int N> void copies_wait() { emulate::wait_for_copies(N); }
 
