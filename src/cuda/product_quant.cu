@@ -36,8 +36,11 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
     // Q6_K has two scales, for the first and the second half of k, and two sums.
     static constexpr bool HAS_MIN = TYPE == PITH_CUDA_Q4_K, IS_SIGNED = TYPE == PITH_CUDA_Q8_0;
     static constexpr int SUMS = TYPE == PITH_CUDA_Q6_K ? 2 : 1;
-    __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt <= 2 ? 6 : 4; }
-    __host__ __device__ static constexpr int blocks_per_sm(int nt) { return nt <= 2 ? QUANT_BLOCKS : 2; }
+    // Of four bits five blocks fit side by side for up to 8 tokens, gate and up of a 7B model in one wave.
+    __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt == 2 ? 6 : 4; }
+    __host__ __device__ static constexpr int blocks_per_sm(int nt) {
+        return nt > 2 ? 2 : nt == 1 && FEW_BYTES ? 5 : QUANT_BLOCKS;
+    }
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= (WIDE ? 1 : 2); }
     using Stage = Tile<TYPE>;
     const uint8_t *codes, *scales, *supers; // of this slab, at this lane
