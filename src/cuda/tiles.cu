@@ -15,7 +15,7 @@ static void *encoder(cudaError_t *e) {
     return function;
 }
 
-cudaError_t pith_cuda_map_tiles(pith_tile_map *map, const void *w, uint32_t m, uint32_t k) {
+extern "C" cudaError_t pith_cuda_map_tiles(pith_tile_map *map, const void *w, uint32_t m, uint32_t k) {
     using encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                                 const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                                 CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -35,6 +35,8 @@ cudaError_t pith_cuda_map_tiles(pith_tile_map *map, const void *w, uint32_t m, u
 
 #else
 
-cudaError_t pith_cuda_map_tiles(pith_tile_map *, const void *, uint32_t, uint32_t) { return cudaErrorNotSupported; }
+extern "C" cudaError_t pith_cuda_map_tiles(pith_tile_map *, const void *, uint32_t, uint32_t) {
+    return cudaErrorNotSupported;
+}
 
 #endif

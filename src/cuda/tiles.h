@@ -27,7 +27,15 @@ typedef struct pith_tile_map { // nothing: where there is no nvcc there are no t
 } pith_tile_map;
 #endif
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // Of w (m, k), 16-bit elements on 16 bytes, k a multiple of 8. cudaErrorNotSupported where the driver has none.
 cudaError_t pith_cuda_map_tiles(pith_tile_map *, const void *w, uint32_t m, uint32_t k);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
