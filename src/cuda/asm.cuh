@@ -120,6 +120,13 @@ __device__ __forceinline__ void copy_tile(void *to, const Map *map, uint32_t k, 
                  "l"(map), "r"(k), "r"(row), "r"(shared_address(b)), "l"(0x12f0000000000000ull)
                  : "memory");
 }
+// Bytes in a row: a multiple of 16, from 16 to 16.
+__device__ __forceinline__ void copy_run(void *to, const void *from, uint32_t bytes, uint64_t *b) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(b)), "l"(0x12f0000000000000ull)
+                 : "memory");
+}
 #endif
 
 // ------------------------------------------------------------------------------------------------------------ launches

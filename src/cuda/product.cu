@@ -2,8 +2,7 @@
 
 namespace pith {
 
-// The card that launches are cut for: as many blocks as it holds at once.
-constexpr uint32_t SMS = 132, LEAST_STEPS = 4;
+constexpr uint32_t LEAST_STEPS = 4;
 
 // Blocks that share a slab. One block more than the card holds at once costs as much as all of them again, so what fits
 // into one wave is cut as finely as it goes; but at least LEAST_STEPS for a warp, or starting up costs more than it

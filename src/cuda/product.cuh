@@ -25,7 +25,8 @@
 namespace pith {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, TILES = PITH_SLAB / 16;
-// Blocks that a multiprocessor has at a time for up to 16 tokens; product.cu cuts matrices for them.
+// The card that launches are cut for: its multiprocessors, and the blocks that each has at a time for up to 16 tokens.
+constexpr uint32_t SMS = 132;
 constexpr int FLOAT_BLOCKS = 2, QUANT_BLOCKS = 3;
 
 struct ProductPart {

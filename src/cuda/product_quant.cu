@@ -2,10 +2,10 @@
 // bits (quant.cuh): a step of 32 k is one instruction for 16 rows and 8 tokens, two in Q6_K, and its sum is exact.
 // Every warp rounds what it multiplies, which costs about 40 instructions for 8 tokens and a step, whatever the type.
 //
-// A warp's ring has 4 or 6 steps, of which all but the one that it multiplies are on their way: 2.1 KB each in
-// Q8_0, 1.1 KB in four bits. With 12 warps per SM (up to 16 tokens) those are 76 KB in Q8_0, 69 KB in four bits; with 8
-// (more tokens) 50 and 27. Each lane copies what it needs itself: copies are waited for in their order, where the
-// compiler counts all loads to registers together.
+// A warp's ring has 3 to 6 steps, 2.1 KB each in Q8_0, 1.1 or 1.4 KB in four bits. For up to 16 tokens a multiprocessor
+// has 12 to 20 warps, whose rings are 100 to 140 KB. On Hopper the card copies whole steps; elsewhere each lane copies
+// what it needs itself, since copies are waited for in their order, where the compiler counts all loads to registers
+// together.
 #include "cuda/product.cuh"
 
 #include <type_traits>
@@ -26,8 +26,10 @@ template <pith_cuda_type TYPE> __host__ __device__ constexpr pith_quant_layout l
 // ALONE: there is one token. A lane rounds one activation of a step and all take their bytes from shared memory, for
 // the same token in all eight columns, so that the four lanes of a row all have its sums. Lane 4 g + t adds those of
 // rows g and g + 8 of tile t, whose scales it holds itself.
-template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
+template <pith_cuda_type TYPE_, bool ALONE_ = false> struct QuantRows {
     using T16 = __nv_bfloat16;
+    using Stage = Tile<TYPE_>;
+    static constexpr pith_cuda_type TYPE = TYPE_;
     static constexpr bool SPLIT_X = TYPE == PITH_CUDA_Q6_K, ALONE = ALONE_;
     static constexpr pith_quant_layout LAYOUT = layout_known<TYPE>();
     static constexpr uint32_t SLOT_BYTES = LAYOUT.code_bytes + LAYOUT.scale_bytes + LAYOUT.super_bytes;
@@ -36,41 +38,34 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
     // Q6_K has two scales, for the first and the second half of k, and two sums.
     static constexpr bool HAS_MIN = TYPE == PITH_CUDA_Q4_K, IS_SIGNED = TYPE == PITH_CUDA_Q8_0;
     static constexpr int SUMS = TYPE == PITH_CUDA_Q6_K ? 2 : 1;
-    // Of four bits five blocks fit side by side for up to 8 tokens, gate and up of a 7B model in one wave.
-    __host__ __device__ static constexpr int depth(int nt) { return FEW_BYTES && nt == 2 ? 6 : 4; }
-    __host__ __device__ static constexpr int blocks_per_sm(int nt) {
-        return nt > 2 ? 2 : nt == 1 && FEW_BYTES ? 5 : QUANT_BLOCKS;
+    // What a multiprocessor can keep in shared memory goes into more blocks where a launch has more of them than fit at
+    // a time, gate and up of a 7B model in one wave; else into deeper rings.
+    __host__ __device__ static constexpr bool two_ways(int nt) {
+        return nt == 1 && (FEW_BYTES || (ALONE && TYPE == PITH_CUDA_Q8_0));
+    }
+    __host__ __device__ static constexpr int depth(int nt, bool many) {
+        if (two_ways(nt)) return FEW_BYTES ? (many ? 4 : 6) : (many ? 3 : 4);
+        return FEW_BYTES && nt == 2 ? 6 : 4;
+    }
+    __host__ __device__ static constexpr int blocks_per_sm(int nt, bool many) {
+        if (nt > 2) return 2;
+        return !two_ways(nt) ? QUANT_BLOCKS : many ? 5 : FEW_BYTES ? 4 : 3;
     }
     __host__ __device__ static constexpr bool x_ahead(int nt) { return nt <= (WIDE ? 1 : 2); }
-    using Stage = Tile<TYPE>;
-    const uint8_t *codes, *scales, *supers; // of this slab, at this lane
-    [[maybe_unused]] float scale;           // ALONE: of the activations of the step whose turn it is
+    [[maybe_unused]] float scale = 0; // ALONE: of the activations of the step whose turn it is
 
-    __device__ QuantRows(const ProductArgs &a, const ProductPart &p, uint32_t slab, uint32_t lane) : scale(0) {
-        const TileAt at = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, lane),
-                     own = tile_at<TYPE>(p.n_slabs, a.k, slab, 0, ALONE ? lane % 4 * 8 + lane / 4 : lane);
-        const uint8_t *w = (const uint8_t *)p.w;
-        codes = w + at.code, scales = w + own.scale, supers = w + own.super;
-    }
-    // A slot of shared memory has a step as the planes have it. Each lane reads what it has copied itself.
-    __device__ void copy(uint8_t *slot, uint32_t step, uint32_t lane) const {
-        constexpr pith_quant_layout l = LAYOUT;
-#pragma unroll
-        for (int i = 0; i < Stage::CODE_LOADS; i++)
-            copy_weights16_async(slot + i * 512 + lane * 16, codes + (size_t)step * l.code_bytes + i * 512);
-        copy_weights_async<4>(slot + l.code_bytes + lane * 4, scales + (size_t)step * l.scale_bytes);
-        if constexpr (l.super_bytes > 0)
-            copy_weights_async<l.super_bytes / 32>(slot + l.code_bytes + l.scale_bytes + lane * (l.super_bytes / 32),
-                                                   supers + (size_t)(step / (PITH_SUPER / PITH_STEP)) * l.super_bytes);
-    }
+    // Whose scales a lane has.
+    __device__ static uint32_t own(uint32_t lane) { return ALONE ? lane % 4 * 8 + lane / 4 : lane; }
+
+    // A step in shared memory is as the planes have it.
     __device__ static void take(Stage &s, const uint8_t *slot, uint32_t lane) {
         constexpr pith_quant_layout l = LAYOUT;
 #pragma unroll
         for (int i = 0; i < Stage::CODE_LOADS; i++) s.code[i] = *(const uint4 *)(slot + i * 512 + lane * 16);
-        s.scale = *(const uint32_t *)(slot + l.code_bytes + lane * 4);
+        s.scale = *(const uint32_t *)(slot + l.code_bytes + own(lane) * 4);
         const uint8_t *super = slot + l.code_bytes + l.scale_bytes;
-        if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = *(const uint2 *)(super + lane * 8);
-        if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = *(const uint32_t *)(super + lane * 4);
+        if constexpr (TYPE == PITH_CUDA_Q4_K) s.super = *(const uint2 *)(super + own(lane) * 8);
+        if constexpr (TYPE == PITH_CUDA_Q6_K) s.super.x = *(const uint32_t *)(super + own(lane) * 4);
     }
 
     // A step's activations of eight tokens as the tensor core wants them. The lane's bytes are of token g, everything
@@ -222,6 +217,93 @@ template <pith_cuda_type TYPE, bool ALONE_ = false> struct QuantRows {
     }
 };
 
+// Where a slab's steps are in the three planes.
+template <class Rows> struct Planes {
+    const uint8_t *codes, *scales, *supers;
+    __device__ Planes(const ProductArgs &a, const ProductPart &p, uint32_t slab) {
+        const TileAt at = tile_at<Rows::TYPE>(p.n_slabs, a.k, slab, 0, 0);
+        const uint8_t *w = (const uint8_t *)p.w;
+        codes = w + at.code, scales = w + at.scale, supers = w + at.super;
+    }
+    __device__ const uint8_t *codes_of(uint32_t step) const { return codes + (size_t)step * Rows::LAYOUT.code_bytes; }
+    __device__ const uint8_t *scales_of(uint32_t step) const {
+        return scales + (size_t)step * Rows::LAYOUT.scale_bytes;
+    }
+    __device__ const uint8_t *supers_of(uint32_t step) const {
+        return supers + (size_t)(step / (PITH_SUPER / PITH_STEP)) * Rows::LAYOUT.super_bytes;
+    }
+};
+
+// A warp's steps in shared memory, `depth` of them. All lanes call all of it: ask() for a step, wait() for it, take()
+// it to registers, after which its slot may be asked for again.
+//
+// Copied by the lanes. Each reads what it has copied itself.
+template <class Rows, int DEPTH> struct LaneRing {
+    static constexpr bool ASKS_EARLY = false; // a step's copies would delay its own products
+    Planes<Rows> planes;
+    uint8_t *slots;
+    uint32_t lane;
+    __device__ LaneRing(const Planes<Rows> &planes_, uint8_t *slots_, uint64_t *, uint32_t lane_)
+        : planes(planes_), slots(slots_), lane(lane_) {}
+    __device__ __forceinline__ void ask(int d, uint32_t step, bool is_there) const {
+        constexpr pith_quant_layout l = Rows::LAYOUT;
+        uint8_t *slot = slots + d * Rows::SLOT_BYTES;
+        const uint32_t own = Rows::own(lane);
+        if (is_there) {
+#pragma unroll
+            for (uint32_t i = 0; i < l.code_bytes; i += 512)
+                copy_weights16_async(slot + i + lane * 16, planes.codes_of(step) + i + lane * 16);
+            copy_weights_async<4>(slot + l.code_bytes + own * 4, planes.scales_of(step) + own * 4);
+            constexpr uint32_t SUPER = l.super_bytes / 32;
+            if constexpr (SUPER > 0)
+                copy_weights_async<SUPER>(slot + l.code_bytes + l.scale_bytes + own * SUPER,
+                                          planes.supers_of(step) + own * SUPER);
+        }
+        copies_commit(); // also nothing: the number of those behind a step is always the same
+    }
+    __device__ __forceinline__ void wait(int, uint32_t) const { copies_wait<DEPTH - 1>(); }
+    __device__ __forceinline__ void take(typename Rows::Stage &s, int d) const {
+        Rows::take(s, slots + d * Rows::SLOT_BYTES, lane);
+    }
+};
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// Copied by the card, whole runs of a plane, and a barrier in shared memory says that they are there.
+template <class Rows, int DEPTH> struct RunRing {
+    static constexpr bool ASKS_EARLY = true;
+    Planes<Rows> planes;
+    uint8_t *slots;
+    uint64_t *full; // (DEPTH)
+    uint32_t lane;
+    __device__ RunRing(const Planes<Rows> &planes_, uint8_t *slots_, uint64_t *full_, uint32_t lane_)
+        : planes(planes_), slots(slots_), full(full_), lane(lane_) {
+        if (lane == 0) {
+            for (int d = 0; d < DEPTH; d++) barrier_begin(&full[d]);
+            barriers_begun();
+        }
+        __syncwarp();
+    }
+    __device__ __forceinline__ void ask(int d, uint32_t step, bool is_there) const {
+        if (lane || !is_there) return;
+        constexpr pith_quant_layout l = Rows::LAYOUT;
+        uint8_t *slot = slots + d * Rows::SLOT_BYTES;
+        barrier_expect(&full[d], Rows::SLOT_BYTES);
+        copy_run(slot, planes.codes_of(step), l.code_bytes, &full[d]);
+        copy_run(slot + l.code_bytes, planes.scales_of(step), l.scale_bytes, &full[d]);
+        if constexpr (l.super_bytes > 0)
+            copy_run(slot + l.code_bytes + l.scale_bytes, planes.supers_of(step), l.super_bytes, &full[d]);
+    }
+    __device__ __forceinline__ void wait(int d, uint32_t parity) const { barrier_wait(&full[d], parity); }
+    __device__ __forceinline__ void take(typename Rows::Stage &s, int d) const {
+        Rows::take(s, slots + d * Rows::SLOT_BYTES, lane);
+        __syncwarp(); // before lane 0 asks for what comes in its place
+    }
+};
+template <class Rows, int DEPTH> using Ring = RunRing<Rows, DEPTH>;
+#else
+template <class Rows, int DEPTH> using Ring = LaneRing<Rows, DEPTH>;
+#endif
+
 template <class Rows, int NT, typename X>
 __device__ __forceinline__ void load_step_x(X (&x)[NT], const uint16_t *x0, const uint32_t (&at)[NT], uint32_t step) {
 #pragma unroll
@@ -235,19 +317,21 @@ __device__ __forceinline__ void load_step_x(X (&x)[NT], const uint16_t *x0, cons
     }
 }
 
-template <class Rows, int NT>
-__global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
+template <class Rows, int NT, bool MANY>
+__global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT, MANY))
     product_kernel(const __grid_constant__ ProductArgs a) {
     using T16 = typename Rows::T16;
-    constexpr int DEPTH = Rows::depth(NT);
+    constexpr int DEPTH = Rows::depth(NT, MANY);
     constexpr int BUFFERS = DEPTH % 2 ? DEPTH : 2;    // of activations and of scales, which take turns
+    constexpr int ROOM = Rows::ALONE ? 2 : 32;        // of scales, or of the only token's bytes
     constexpr bool X_AHEAD = Rows::x_ahead(NT);       // where registers allow, activations come a step early too
     constexpr uint32_t X_EARLY = Rows::ALONE ? 2 : 1; // or two, of which one is for rounding them
     constexpr uint32_t PART_BYTES = WARPS * 8 * NT * (16 * tiles_at_once(NT) + 4) * sizeof(float);
     constexpr uint32_t SLOTS_BYTES = WARPS * DEPTH * Rows::SLOT_BYTES;
     __shared__ uint4 memory[(PART_BYTES > SLOTS_BYTES ? PART_BYTES : SLOTS_BYTES) / sizeof(uint4)]; // slots, then sums
     __shared__ float total[8 * NT * TOTAL_ROWS];
-    __shared__ float4 scratch[WARPS][BUFFERS][32];
+    __shared__ float4 scratch[WARPS][BUFFERS][ROOM];
+    __shared__ uint64_t full[WARPS][DEPTH]; // RunRing
 
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const Place place(a);
@@ -258,15 +342,12 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     uint32_t step = place.part * WARPS + warp;
 
     let_next_start_early(a.early);
-    Rows rows(a, p, place.slab, lane);
+    Rows rows;
     typename Rows::Stage stage;
-    uint8_t *slots = (uint8_t *)memory + warp * DEPTH * Rows::SLOT_BYTES;
-    const auto ask = [&](int d, uint32_t at) {
-        if (at < n_steps) rows.copy(slots + d * Rows::SLOT_BYTES, at, lane);
-        copies_commit(); // also nothing: the number of those behind a step is always the same
-    };
+    const Ring<Rows, DEPTH> ring(Planes<Rows>(a, p, place.slab), (uint8_t *)memory + warp * DEPTH * Rows::SLOT_BYTES,
+                                 full[warp], lane);
 #pragma unroll
-    for (int d = 0; d < DEPTH; d++) ask(d, step + d * turn);
+    for (int d = 0; d < DEPTH; d++) ring.ask(d, step + d * turn, step + d * turn < n_steps);
     const Finish finish(a, p, place.slab, place.part);
 
     wait_and_let_next_start(a.early);
@@ -281,23 +362,24 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     if (X_AHEAD && step < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step);
     if constexpr (Rows::ALONE) {
         rows.round_alone(step < n_steps ? x[0][0] : 0, scratch[warp][0], lane);
-        x[1][0] = 0; // what is rounded behind the last step
+        for (int i = 1; i < BUFFERS; i++) x[i][0] = 0; // what is rounded behind the last step
         if (step + turn < n_steps) load_step_x<Rows, NT>(x[0], x0, x_at, step + turn);
     }
-    while (step < n_steps) {
+    for (uint32_t parity = 0; step < n_steps; parity ^= 1) {
 #pragma unroll
         for (int d = 0; d < DEPTH; d++) {
             if (step >= n_steps) break;
             if (!X_AHEAD) load_step_x<Rows, NT>(x[0], x0, x_at, step);
             else if (step + X_EARLY * turn < n_steps)
                 load_step_x<Rows, NT>(x[X_AHEAD ? (d + 1) % BUFFERS : 0], x0, x_at, step + X_EARLY * turn);
-            copies_wait<DEPTH - 1>();
-            Rows::take(stage, slots + d * Rows::SLOT_BYTES, lane);
+            ring.wait(d, parity);
+            ring.take(stage, d);
+            if (ring.ASKS_EARLY) ring.ask(d, step + DEPTH * turn, step + DEPTH * turn < n_steps);
             const auto &now = x[X_AHEAD ? d % BUFFERS : 0];
             float4 *room = scratch[warp][d % BUFFERS];
             if constexpr (Rows::ALONE) rows.multiply(c, stage, now, room, scratch[warp][(d + 1) % BUFFERS], lane);
             else Rows::multiply(c, stage, now, room, lane);
-            ask(d, step + DEPTH * turn);
+            if (!ring.ASKS_EARLY) ring.ask(d, step + DEPTH * turn, step + DEPTH * turn < n_steps);
             step += turn;
         }
     }
@@ -308,18 +390,25 @@ __global__ void __launch_bounds__(THREADS, Rows::blocks_per_sm(NT))
     finish.template store<T16>(a, p, place.part, total);
 }
 
+template <class Rows, int NT>
+cudaError_t launch(const ProductArgs &a, uint32_t n_blocks, bool many, pith_cuda_follow follow, cudaStream_t s) {
+    auto *kernel = many ? product_kernel<Rows, NT, Rows::two_ways(NT)> : product_kernel<Rows, NT, false>;
+    return launch_product(kernel, a, n_blocks, 0, follow, s);
+}
+
 } // namespace
 
 // Up to 32 tokens, where registers stop: product.cu gives it more in two launches.
 template <pith_cuda_type TYPE>
 static cudaError_t launch_type(const ProductArgs &a, uint32_t n_blocks, pith_cuda_follow follow, cudaStream_t s) {
     using Rows = QuantRows<TYPE>;
-    if (a.n == 1) return launch_product(product_kernel<QuantRows<TYPE, true>, 1>, a, n_blocks, 0, follow, s);
+    const bool many = n_blocks > QUANT_BLOCKS * SMS;
+    if (a.n == 1) return launch<QuantRows<TYPE, true>, 1>(a, n_blocks, many, follow, s);
     switch ((a.n + 7) / 8) {
-    case 1: return launch_product(product_kernel<Rows, 1>, a, n_blocks, 0, follow, s);
-    case 2: return launch_product(product_kernel<Rows, 2>, a, n_blocks, 0, follow, s);
-    case 3: return launch_product(product_kernel<Rows, 3>, a, n_blocks, 0, follow, s);
-    case 4: return launch_product(product_kernel<Rows, 4>, a, n_blocks, 0, follow, s);
+    case 1: return launch<Rows, 1>(a, n_blocks, many, follow, s);
+    case 2: return launch<Rows, 2>(a, n_blocks, many, follow, s);
+    case 3: return launch<Rows, 3>(a, n_blocks, many, follow, s);
+    case 4: return launch<Rows, 4>(a, n_blocks, many, follow, s);
     default: return cudaErrorInvalidValue;
     }
 }
