@@ -274,8 +274,9 @@ static void compressions_keep_what_the_cpu_keeps(void **state) {
                                            "rpc:p=32,r=8,c=4,compat=1",
                                            "window:p=32,r=8,c=4",
                                            "random:p=32,r=8,c=4"};
-    tiny_spec spec = spec_of("qwen2", GGML_TYPE_BF16);
-    spec.gain = 8; // peaked attention: few close calls
+    // In bf16 there would be more close calls; and with attention that is peaked many weights would be too small for a
+    // float, which the two backends round to zero from different sizes on.
+    const tiny_spec spec = spec_of("qwen2", GGML_TYPE_F16);
     pith_model *model = tiny_model_open(&spec);
     assert_non_null(model);
     static kept seen[2];
@@ -308,7 +309,7 @@ static void compressions_keep_what_the_cpu_keeps(void **state) {
         print_message("%-40s %u events, %.2f %% of the kept rows the CPU's\n", policies[p], seen[0].n_events,
                       100 * share);
         assert_true(seen[0].n_events > 0);
-        assert_true(strncmp(policies[p], "rpc", 3) ? same == seen[0].n_rows : share > 0.9);
+        assert_true(strncmp(policies[p], "rpc", 3) ? same == seen[0].n_rows : share > 0.95);
     }
     pith_model_free(model);
 }

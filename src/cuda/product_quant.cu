@@ -299,7 +299,10 @@ template <class Rows, int DEPTH> struct RunRing {
         __syncwarp(); // before lane 0 asks for what comes in its place
     }
 };
-template <class Rows, int DEPTH> using Ring = RunRing<Rows, DEPTH>;
+// A step's supers are those of the seven steps after it. Of one token the K types are near the bandwidth of L2 and run
+// faster where L1 still has them, as it does for the lanes' copies.
+template <class Rows, int DEPTH>
+using Ring = std::conditional_t<Rows::ALONE && Rows::Stage::HAS_SUPER, LaneRing<Rows, DEPTH>, RunRing<Rows, DEPTH>>;
 #else
 template <class Rows, int DEPTH> using Ring = LaneRing<Rows, DEPTH>;
 #endif

@@ -50,7 +50,7 @@ def random_checkpoint(config, dtype):
                 p.copy_(0.3 * torch.randn_like(p))
             else:
                 p.copy_(torch.randn_like(p) * 1.5 / p.shape[1] ** 0.5)
-    return model.to(dtype).eval()
+    return model.to(dtype)
 
 
 def byte_vocabulary(self):
@@ -83,9 +83,10 @@ def convert(llama_cpp, folder, kind, out):
         sys.argv = arguments
 
 
-def run_reference(model, tokens, dtype, device):
+def run_reference(folder, tokens, dtype, device):
+    """The checkpoint as loaded in this type: converted with .to(), a model would round its rope frequencies too."""
     with torch.inference_mode():
-        model = model.to(device=device, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
         return model(torch.tensor(tokens, device=device)[None]).logits[0].double().cpu().numpy()
 
 
@@ -107,12 +108,11 @@ def check(name, kind, program, llama_cpp, device):
     tokens = np.random.default_rng(11).integers(0, 256, N_TOKENS).tolist()
     good = True
     with tempfile.TemporaryDirectory() as folder:
-        model = random_checkpoint(CONFIGS[name], TYPES[kind])
-        model.save_pretrained(folder)
+        random_checkpoint(CONFIGS[name], TYPES[kind]).save_pretrained(folder)
         gguf = os.path.join(folder, "model.gguf")
         convert(llama_cpp, folder, kind, gguf)
-        reference = run_reference(model, tokens, torch.float32, where)
-        near_rms, near_max = distance(run_reference(model, tokens, torch.bfloat16, where), reference)
+        reference = run_reference(folder, tokens, torch.float32, where)
+        near_rms, near_max = distance(run_reference(folder, tokens, torch.bfloat16, where), reference)
         for n_prompt in PROMPTS:
             expected = reference[n_prompt - 1 :]
             ours = run_pith(program, gguf, tokens, n_prompt, device, folder)
