@@ -258,9 +258,44 @@ static void memory_comes_back(void **state) {
     pith_pool_free(&pool);
 }
 
+// Pages of each lane of `kv` that do not lie behind the page in front of them.
+static uint32_t breaks(const pith_kv *kv) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < kv->n_lanes; i++)
+        for (uint32_t p = 1; p < pith_pages_for(kv->lanes[i].n_rows); p++)
+            n += kv->lanes[i].pages[p] != kv->lanes[i].pages[p - 1] + 1;
+    return n;
+}
+
+// Lanes that grow row by row, side by side, lie in runs; and a pool without a whole run left still gives all it has.
+static void lanes_lie_in_runs(void **state) {
+    (void)state;
+    enum { PAGES = PITH_RUN_PAGES + 2, ROWS = PAGES * PITH_PAGE_ROWS }; // a lane: a run and a part of one
+    pith_page_pool pool;
+    pith_kv kv[3];
+    const uint32_t n_lanes = pith_n_lanes(&geo), n_runs = 4 * n_lanes; // of which two sequences begin all
+    assert_int_equal(pith_pool_init(&pool, &backend, NULL, &geo, n_runs * PITH_RUN_PAGES, NULL), PITH_OK);
+    for (uint32_t k = 0; k < 3; k++) assert_int_equal(pith_kv_init(&kv[k], &pool, NULL, ROWS, NULL), PITH_OK);
+    for (uint32_t k = 0; k < 3; k++) assert_int_equal(pith_kv_reserve(&kv[k], ROWS, 0, NULL), PITH_OK);
+    for (uint32_t row = 0; row < ROWS; row++)
+        for (uint32_t k = 0; k < 2; k++) pith_kv_grow(&kv[k], 1);
+    for (uint32_t k = 0; k < 2; k++) assert_int_equal(breaks(&kv[k]), n_lanes);
+    pith_kv_grow(&kv[2], ROWS); // what was left of runs
+    assert_int_equal(pool.n_free, n_runs * PITH_RUN_PAGES - 3 * n_lanes * PAGES);
+    for (uint32_t k = 0; k < 3; k++) pith_kv_free(&kv[k]);
+    assert_int_equal(pool.n_free, pool.n_pages);
+    assert_int_equal(pith_kv_init(&kv[0], &pool, NULL, ROWS, NULL), PITH_OK);
+    assert_int_equal(pith_kv_reserve(&kv[0], ROWS, 0, NULL), PITH_OK);
+    for (uint32_t row = 0; row < ROWS; row++) pith_kv_grow(&kv[0], 1);
+    assert_int_equal(breaks(&kv[0]), n_lanes); // runs are whole again
+    pith_kv_free(&kv[0]);
+    pith_pool_free(&pool);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_lives),
+        cmocka_unit_test(lanes_lie_in_runs),
         cmocka_unit_test(refusal_names_bytes),
         cmocka_unit_test(memory_comes_back),
     };

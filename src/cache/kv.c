@@ -32,10 +32,10 @@ static void put_page(pith_kv *kv, pith_lane *lane, uint32_t at, pith_page_id id)
 
 // Every page taken lowers promise and allowance alike, every page given back raises both: what a compaction frees, the
 // sequence may need again before its turn ends.
-static pith_page_id take(pith_kv *kv) {
+static pith_page_id take(pith_kv *kv, const pith_lane *lane, uint32_t at) {
     kv->allowance--;
     kv->n_held++;
-    return pith_pool_take(kv->pool);
+    return pith_pool_take(kv->pool, at > 0 ? lane->pages[at - 1] : PITH_NO_PAGE);
 }
 
 // A page that others still own frees no memory, so it raises no allowance: the sequence had the right to a page of its
@@ -56,7 +56,7 @@ static void shrink(pith_kv *kv, pith_lane *lane, uint32_t n_rows) {
 static void make_own(pith_kv *kv, pith_lane *lane, uint32_t page) {
     pith_page_id old = lane->pages[page];
     if (!pith_pool_shared(kv->pool, old)) return;
-    pith_page_id own = take(kv);
+    pith_page_id own = take(kv, lane, page);
     kv->pool->backend->ops->page_copy(kv->pool->backend, &kv->pool->pages, own, old);
     put_page(kv, lane, page, own);
     give_back(kv, old);
@@ -145,7 +145,7 @@ void pith_kv_grow(pith_kv *kv, uint32_t n) {
         pith_lane *lane = &kv->lanes[i];
         uint32_t have = pith_pages_for(lane->n_rows), need = pith_pages_for(lane->n_rows + n);
         if (lane->n_rows % PITH_PAGE_ROWS != 0) make_own(kv, lane, have - 1);
-        for (; have < need; have++) put_page(kv, lane, have, take(kv));
+        for (; have < need; have++) put_page(kv, lane, have, take(kv, lane, have));
         lane->n_rows += n;
     }
 }
