@@ -84,7 +84,8 @@ static void attend(const pith_cpu_kernels *kernels, const test_lane *t, const fl
     for (uint32_t i = 0; i < 2; i++) acc[i] = t_new((size_t)n_q * d * sizeof(float));
     const pith_partial sum = {acc[0], ml[0], ml[1]}, one = {acc[1], ml[2], ml[3]};
     for (uint32_t part = 0; part < n_parts; part++) {
-        pith_attend_part(kernels, &t->pages, &t->lane, part, q, d, n_q, n_seen, part ? one : sum, scratch.p, NULL);
+        pith_attend_part(kernels, &t->pages, &t->lane, part, q, d, n_q, n_seen, part ? one : sum, scratch.p, NULL,
+                         NULL);
         if (part) pith_attend_merge(kernels, n_q, d, sum, one);
     }
     pith_attend_finish(n_q, d, sum, out, d);
@@ -225,8 +226,8 @@ static void empty_parts_merge_away(void **state) {
     t_fill(&rng, q, D, t_unit);
     const pith_partial a = {acc[0], &m[0], &l[0]}, b = {acc[1], &m[1], &l[1]};
     assert_int_equal(pith_attend_scratch(1), T_COUNT(scratch));
-    pith_attend_part(best(), &t.pages, &t.lane, 0, q, D, 1, &n_seen, a, scratch, NULL);
-    pith_attend_part(best(), &t.pages, &t.lane, 1, q, D, 1, &n_seen, b, scratch, NULL);
+    pith_attend_part(best(), &t.pages, &t.lane, 0, q, D, 1, &n_seen, a, scratch, NULL, NULL);
+    pith_attend_part(best(), &t.pages, &t.lane, 1, q, D, 1, &n_seen, b, scratch, NULL, NULL);
     assert_true(m[1] == -INFINITY && l[1] == 0 && acc[1][0] == 0 && acc[1][D - 1] == 0);
 
     acc[0][0] = -0.0f; // which adding a 0 would turn into 0

@@ -54,7 +54,7 @@ static void attend_page(const pith_cpu_kernels *kernels, const pith_pages *pages
 
 void pith_attend_part(const pith_cpu_kernels *kernels, const pith_pages *pages, const pith_lane *lane, uint32_t part,
                       const float *q, size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out,
-                      float *scratch, pith_stream *soon) {
+                      float *scratch, const void *next_k, pith_stream *soon) {
     const uint32_t begin = part * PITH_PART_ROWS;
     uint32_t n_rows = begin;
     for (uint32_t a = 0; a < n_q; a++) {
@@ -62,20 +62,32 @@ void pith_attend_part(const pith_cpu_kernels *kernels, const pith_pages *pages, 
         if (n_seen[a] > n_rows) n_rows = n_seen[a];
     }
     const uint32_t end = n_rows - begin > PITH_PART_ROWS ? begin + PITH_PART_ROWS : n_rows;
-    // The part's first keys: unless this thread has just read the part before, they are still on their way, and nothing
-    // takes long enough to hide it.
-    if (begin < end) pith_fetch(k_of_row(pages, lane, begin), pith_page_k_bytes(&pages->geo));
     memset(out.acc, 0, (size_t)n_q * pages->geo.head_dim * sizeof(float));
 
     for (uint32_t first = begin; first < end; first += PITH_PAGE_ROWS) {
-        const bool last = n_rows - first <= PITH_PAGE_ROWS; // of the lane: the next part is most likely ours as well
-        attend_page(kernels, pages, lane, first, last ? NULL : k_of_row(pages, lane, first + PITH_PAGE_ROWS), q, stride,
-                    n_q, n_seen, out, scratch, soon);
+        const bool last = end - first <= PITH_PAGE_ROWS;
+        attend_page(kernels, pages, lane, first, last ? next_k : k_of_row(pages, lane, first + PITH_PAGE_ROWS), q,
+                    stride, n_q, n_seen, out, scratch, soon);
     }
 }
 
-void pith_attend_merge(const pith_cpu_kernels *kernels, uint32_t n_q, uint32_t d, pith_partial a, pith_partial b) {
-    for (uint32_t i = 0; i < n_q; i++) {
+const void *pith_attend_keys(const pith_pages *pages, const pith_lane *lane, uint32_t part) {
+    return k_of_row(pages, lane, part * PITH_PART_ROWS);
+}
+
+void pith_attend_fetch(const pith_pages *pages, const void *keys) { pith_fetch(keys, pith_page_k_bytes(&pages->geo)); }
+
+// Rows [0, n) of a and b, at most MERGE_ROWS.
+enum { MERGE_ROWS = 8 };
+static void merge_rows(const pith_cpu_kernels *kernels, uint32_t n, uint32_t d, pith_partial a, pith_partial b) {
+    float m[MERGE_ROWS], c[MERGE_ROWS][2];
+    for (uint32_t i = 0; i < n; i++) {
+        m[i] = a.m[i] > b.m[i] ? a.m[i] : b.m[i];
+        const float shift = pith_soft_shift(m[i]);
+        c[i][0] = a.m[i] - shift, c[i][1] = b.m[i] - shift;
+    }
+    kernels->exp_sum(c[0], 2 * n, 0.0f); // one call: a chain of dependent operations for all
+    for (uint32_t i = 0; i < n; i++) {
         float *x = a.acc + (size_t)i * d;
         const float *y = b.acc + (size_t)i * d;
         // l is 0 for the empty part only: the largest score weighs 1, and a NaN score makes it NaN.
@@ -85,13 +97,18 @@ void pith_attend_merge(const pith_cpu_kernels *kernels, uint32_t n_q, uint32_t d
             a.m[i] = b.m[i], a.l[i] = b.l[i];
             continue;
         }
-        const float m = a.m[i] > b.m[i] ? a.m[i] : b.m[i], shift = pith_soft_shift(m);
-        float c[2] = {a.m[i], b.m[i]};
-        kernels->exp_sum(c, 2, shift);
         // y as the values of a page with one row: x = fma(c[1], y, x * c[0]).
-        kernels->weigh(x, &c[0], &c[1], 1, y, sizeof(float), d, 1, (pith_ahead){0});
-        a.l[i] = __builtin_fmaf(b.l[i], c[1], a.l[i] * c[0]);
-        a.m[i] = m;
+        kernels->weigh(x, &c[i][0], &c[i][1], 1, y, sizeof(float), d, 1, (pith_ahead){0});
+        a.l[i] = __builtin_fmaf(b.l[i], c[i][1], a.l[i] * c[i][0]);
+        a.m[i] = m[i];
+    }
+}
+
+void pith_attend_merge(const pith_cpu_kernels *kernels, uint32_t n_q, uint32_t d, pith_partial a, pith_partial b) {
+    for (uint32_t i = 0; i < n_q; i += MERGE_ROWS) {
+        const uint32_t n = n_q - i < MERGE_ROWS ? n_q - i : MERGE_ROWS;
+        merge_rows(kernels, n, d, (pith_partial){a.acc + (size_t)i * d, a.m + i, a.l + i},
+                   (pith_partial){b.acc + (size_t)i * d, b.m + i, b.l + i});
     }
 }
 

@@ -22,13 +22,15 @@ static const pith_lane *lane_of(const pith_node *node, uint32_t i) {
 
 static uint32_t parts_of(uint32_t n_rows) { return (n_rows + PITH_PART_ROWS - 1) / PITH_PART_ROWS; }
 
-// Reads parts [0, n_parts) of the lane in ascending order into `sum`.
+// Reads parts [0, n_parts) of the lane in ascending order into `sum`. Its first keys have been asked for; next_k: those
+// of what the thread reads then, or NULL.
 static void attend_parts(const pith_cpu *cpu, const pith_lane *lane, uint32_t n_parts, uint32_t n_q, uint32_t d,
-                         const pith_cpu_scratch *s, pith_stream *soon) {
-    pith_attend_part(cpu->kernels, &cpu->pages, lane, 0, s->q, d, n_q, s->n_seen, s->sum, s->work, soon);
-    for (uint32_t part = 1; part < n_parts; part++) {
-        pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, n_q, s->n_seen, s->part, s->work, soon);
-        pith_attend_merge(cpu->kernels, n_q, d, s->sum, s->part);
+                         const pith_cpu_scratch *s, const void *next_k, pith_stream *soon) {
+    for (uint32_t part = 0; part < n_parts; part++) {
+        const void *then = part + 1 < n_parts ? pith_attend_keys(&cpu->pages, lane, part + 1) : next_k;
+        pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, n_q, s->n_seen, part ? s->part : s->sum,
+                         s->work, then, soon);
+        if (part) pith_attend_merge(cpu->kernels, n_q, d, s->sum, s->part);
     }
 }
 
@@ -136,7 +138,46 @@ static void refill(soon *s, int ith, int nth) {
     s->product = s->product->then, s->n_left--;
 }
 
-// Tasks are the lanes of the step, or the parts of each where those are split.
+// The tasks of a step: its lanes, or the parts of each where those are split. While there are enough for all, a thread
+// claims its next range before the last task of the one at hand, so that whatever it does next, its first keys are on
+// their way.
+typedef struct tasks {
+    pith_node *node;
+    bool split;
+    int nth;
+    int64_t n;
+    int64_t at, end;     // of the range at hand
+    int64_t then, limit; // the range behind it; equal: not claimed
+} tasks;
+
+// Where task `task` begins to read.
+static const void *keys_of(const tasks *t, int64_t task) {
+    uint32_t lane = t->split ? 0 : (uint32_t)task, part = t->split ? (uint32_t)task : 0;
+    for (uint32_t n; t->split && part >= (n = parts_of(lane_of(t->node, lane)->n_rows)); lane++) part -= n;
+    return pith_attend_keys(&t->node->plan->cpu->pages, lane_of(t->node, lane), part);
+}
+
+static bool claim_next(tasks *t) { return claim_range(t->node, t->nth, t->n, 1, 1, &t->then, &t->limit); }
+
+// The keys behind the task at hand, or NULL: there are none for this thread, or too few are left. Who claims one of the
+// last tasks before it has time for it makes the others wait.
+static const void *next_keys(tasks *t) {
+    if (t->at + 1 < t->end) return keys_of(t, t->at + 1);
+    const int64_t left = t->n - atomic_load_explicit(&t->node->next, memory_order_relaxed);
+    return left >= 2 * t->nth && claim_next(t) ? keys_of(t, t->then) : NULL;
+}
+
+// A task is at hand: after the last of a range the next one's first.
+static bool have_task(tasks *t) {
+    if (t->at < t->end) return true;
+    if (t->then == t->limit) {
+        if (!claim_next(t)) return false;
+        pith_attend_fetch(&t->node->plan->cpu->pages, keys_of(t, t->then));
+    }
+    t->at = t->then, t->end = t->then = t->limit;
+    return true;
+}
+
 static void attend_decode(const decoding *c, int ith, int nth) {
     pith_node *node = c->node;
     const struct pith_plan *plan = node->plan;
@@ -146,20 +187,20 @@ static void attend_decode(const decoding *c, int ith, int nth) {
     const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads,
                    n_lanes = plan->shape.n_tokens * geo->n_kv_heads;
     const bool split = is_split(plan);
-    int64_t n_tasks = n_lanes;
-    for (uint32_t i = 0; split && i < n_lanes; i++) n_tasks += parts_of(lane_of(node, i)->n_rows) - 1;
+    tasks todo = {.node = node, .split = split, .nth = nth, .n = n_lanes};
+    for (uint32_t i = 0; split && i < n_lanes; i++) todo.n += parts_of(lane_of(node, i)->n_rows) - 1;
 
     soon ahead = {.product = node->then, .n_left = 2};
-    int64_t task = 0, end = 0, index = 0; // index: tasks in front of the lane at hand
+    int64_t index = 0; // tasks in front of the lane at hand
     for (uint32_t i = 0; i < n_lanes; i++) {
         const pith_lane *lane = lane_of(node, i);
         const uint32_t n_parts = parts_of(lane->n_rows), t = i / geo->n_kv_heads, h = i % geo->n_kv_heads;
         const int64_t next = index + (split ? n_parts : 1);
         float *out = c->out + ((size_t)t * geo->n_heads + h * g) * d;
         bool loaded = false;
-        for (;; task++) {
-            if (task == end && !claim_range(node, nth, n_tasks, 1, 1, &task, &end)) return;
-            if (task >= next) break;
+        for (;; todo.at++) {
+            if (!have_task(&todo)) return;
+            if (todo.at >= next) break;
             refill(&ahead, ith, nth);
             if (!loaded) {
                 make_queries(c, t, h, s->q);
@@ -167,14 +208,15 @@ static void attend_decode(const decoding *c, int ith, int nth) {
                 for (uint32_t a = 0; a < g; a++) s->n_seen[a] = lane->n_rows;
                 loaded = true;
             }
-            if (task + 1 == next) append(c, lane, t, h);
+            if (todo.at + 1 == next) append(c, lane, t, h);
+            const void *next_k = next_keys(&todo);
             if (split) {
-                const uint32_t part = (uint32_t)(task - index);
+                const uint32_t part = (uint32_t)(todo.at - index);
                 pith_attend_part(cpu->kernels, &cpu->pages, lane, part, s->q, d, g, s->n_seen,
-                                 split_partial(cpu, i, part), s->work, &ahead.stream);
+                                 split_partial(cpu, i, part), s->work, next_k, &ahead.stream);
                 merge_when_read(cpu, i, n_parts, out);
             } else {
-                attend_parts(cpu, lane, n_parts, g, d, s, &ahead.stream);
+                attend_parts(cpu, lane, n_parts, g, d, s, next_k, &ahead.stream);
                 pith_attend_finish(g, d, s->sum, out, d);
             }
         }
@@ -250,7 +292,8 @@ void pith_node_prefill(struct ggml_tensor *dst, int ith, int nth, void *userdata
         load_queries(geo, q, h, t0, t1, s->q);
         for (uint32_t t = t0; t < t1; t++)
             for (uint32_t a = 0; a < g; a++) s->n_seen[(t - t0) * g + a] = lane->n_rows - n + t + 1;
-        attend_parts(cpu, lane, parts_of(lane->n_rows - n + t1), (t1 - t0) * g, d, s, NULL);
+        pith_attend_fetch(&cpu->pages, pith_attend_keys(&cpu->pages, lane, 0));
+        attend_parts(cpu, lane, parts_of(lane->n_rows - n + t1), (t1 - t0) * g, d, s, NULL, NULL);
         for (uint32_t t = t0; t < t1; t++) {
             pith_partial rows = {s->sum.acc + (size_t)(t - t0) * g * d, s->sum.m + (t - t0) * g,
                                  s->sum.l + (t - t0) * g};

@@ -81,11 +81,16 @@ typedef struct pith_stream {
 // [0, n_seen[a]), in any order of a, at most lane->n_rows; a row that sees nothing of the part gets m = -INFINITY,
 // l = 0, acc = 0. q: n_q rows, `stride` floats apart, already multiplied by 1/sqrt(d) (exact when d is a power of 4,
 // else one more rounding). Pages that no query row sees are not read. The bits of a query row's result do not depend
-// on the other rows of the call. `scratch`: pith_attend_scratch(n_q) floats. `soon` may be NULL.
+// on the other rows of the call. `scratch`: pith_attend_scratch(n_q) floats. `next_k`: keys that the thread reads
+// behind this part, which are fetched meanwhile (pith_attend_keys); NULL, as `soon` may be: none.
 void pith_attend_part(const pith_cpu_kernels *, const pith_pages *, const pith_lane *, uint32_t part, const float *q,
                       size_t stride, uint32_t n_q, const uint32_t *n_seen, pith_partial out, float *scratch,
-                      pith_stream *soon);
+                      const void *next_k, pith_stream *soon);
 size_t pith_attend_scratch(uint32_t n_q); // in floats
+
+// The first keys of a part that the lane has; and asks for them, a page, where no part before it did.
+const void *pith_attend_keys(const pith_pages *, const pith_lane *, uint32_t part);
+void pith_attend_fetch(const pith_pages *, const void *keys);
 
 // Merges `b` into `a`: m' = max, c_a = exp(m_a - m'), c_b = exp(m_b - m'); l and acc become fma(b, c_b, a * c_a).
 // Either may be empty (l = 0), which leaves the bits of the other as they are.
