@@ -165,6 +165,9 @@ __device__ __forceinline__ uint32_t larger_bf16x2(uint32_t a, uint32_t b) {
 // The largest of a warp's.
 __device__ __forceinline__ uint32_t largest_of_warp(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }
 
+// Keeps a value in its register: the compiler would rather compute it again each time that it is used.
+__device__ __forceinline__ void keep(uint32_t &x) { asm volatile("" : "+r"(x)); }
+
 // ------------------------------------------------------------------------------------------------------- tensor cores
 
 // c (16, 8) += a (16, 16) b (16, 8), f32 sums. Lane = 4 p + t holds

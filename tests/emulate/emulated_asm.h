@@ -55,6 +55,7 @@ inline uint32_t largest_of_warp(uint32_t x) {
         for (uint32_t lane = 1; lane < 32; lane++) out[lane] = out[0];
     });
 }
+inline void keep(uint32_t &) {}
 
 // ----------------------------------------------------------------------------------------------------- tensor cores
 
