@@ -59,6 +59,24 @@ struct Place {
     }
 };
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// ----------------------------------------------------------------------------------------------------------- the ring
+
+// Of a warp's ring that the card's copies fill: a barrier for each slot, which says that its bytes have come. All lanes
+// call all of it.
+template <int DEPTH> struct Arrivals {
+    uint64_t *full; // (DEPTH), shared
+    __device__ Arrivals(uint64_t *full_, uint32_t lane) : full(full_) {
+        if (lane == 0) {
+            for (int d = 0; d < DEPTH; d++) barrier_begin(&full[d]);
+            barriers_begun();
+        }
+        __syncwarp();
+    }
+    __device__ __forceinline__ void wait(int d, uint32_t parity) const { barrier_wait(&full[d], parity); }
+};
+#endif
+
 // ----------------------------------------------------------------------------------------------------------- the sums
 
 // The 16-row tiles whose sums the warps exchange at a time, so that shared memory stays below 48 KB for 64 tokens.

@@ -33,17 +33,11 @@ struct Rows {
 
 // A warp's steps in shared memory. All lanes call all of it.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-struct Ring {
+struct Ring : Arrivals<DEPTH> {
     uint8_t *slots;
-    uint64_t *full; // (DEPTH) barriers: a step's bytes have come
     uint32_t lane;
-    __device__ Ring(uint8_t *slots_, uint64_t *full_, uint32_t lane_) : slots(slots_), full(full_), lane(lane_) {
-        if (lane == 0) {
-            for (int d = 0; d < DEPTH; d++) barrier_begin(&full[d]);
-            barriers_begun();
-        }
-        __syncwarp();
-    }
+    __device__ Ring(uint8_t *slots_, uint64_t *full_, uint32_t lane_)
+        : Arrivals(full_, lane_), slots(slots_), lane(lane_) {}
     // The last reader of what is overwritten is behind a barrier of the warp.
     __device__ __forceinline__ void ask(int d, const Rows &rows, uint32_t step, bool is_there) {
         if (lane || !is_there) return;
@@ -53,7 +47,6 @@ struct Ring {
             copy_tile(slots + d * STEP_BYTES + i * PITH_CUDA_TILE_BYTES, rows.map[i], step * STEP, rows.row[i],
                       &full[d]);
     }
-    __device__ __forceinline__ void wait(int d, uint32_t parity) { barrier_wait(&full[d], parity); }
 };
 #else
 struct Ring {

@@ -268,21 +268,15 @@ template <class Rows, int DEPTH> struct LaneRing {
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-// Copied by the card, whole runs of a plane, and a barrier in shared memory says that they are there.
-template <class Rows, int DEPTH> struct RunRing {
+// Copied by the card, whole runs of a plane.
+template <class Rows, int DEPTH> struct RunRing : Arrivals<DEPTH> {
     static constexpr bool ASKS_EARLY = true;
+    using Arrivals<DEPTH>::full;
     Planes<Rows> planes;
     uint8_t *slots;
-    uint64_t *full; // (DEPTH)
     uint32_t lane;
     __device__ RunRing(const Planes<Rows> &planes_, uint8_t *slots_, uint64_t *full_, uint32_t lane_)
-        : planes(planes_), slots(slots_), full(full_), lane(lane_) {
-        if (lane == 0) {
-            for (int d = 0; d < DEPTH; d++) barrier_begin(&full[d]);
-            barriers_begun();
-        }
-        __syncwarp();
-    }
+        : Arrivals<DEPTH>(full_, lane_), planes(planes_), slots(slots_), lane(lane_) {}
     __device__ __forceinline__ void ask(int d, uint32_t step, bool is_there) const {
         if (lane || !is_there) return;
         constexpr pith_quant_layout l = Rows::LAYOUT;
@@ -293,14 +287,13 @@ template <class Rows, int DEPTH> struct RunRing {
         if constexpr (l.super_bytes > 0)
             copy_run(slot + l.code_bytes + l.scale_bytes, planes.supers_of(step), l.super_bytes, &full[d]);
     }
-    __device__ __forceinline__ void wait(int d, uint32_t parity) const { barrier_wait(&full[d], parity); }
     __device__ __forceinline__ void take(typename Rows::Stage &s, int d) const {
         Rows::take(s, slots + d * Rows::SLOT_BYTES, lane);
         __syncwarp(); // before lane 0 asks for what comes in its place
     }
 };
-// A step's supers are those of the seven steps after it. Of one token the K types are near the bandwidth of L2 and run
-// faster where L1 still has them, as it does for the lanes' copies.
+// Eight steps share their supers, which each would bring from L2 again: for one token, where nothing else is slower
+// than memory, an H200 took a tenth longer with that than with lanes' copies, which go through L1.
 template <class Rows, int DEPTH>
 using Ring = std::conditional_t<Rows::ALONE && Rows::Stage::HAS_SUPER, LaneRing<Rows, DEPTH>, RunRing<Rows, DEPTH>>;
 #else
