@@ -19,6 +19,28 @@ static size_t carve(size_t *at, size_t bytes) {
     return begin;
 }
 
+// A kernel is loaded when it is first launched, and a compression's would be in the middle of a step. What is captured
+// is loaded too, and not run. With other settings other kernels may still be loaded later.
+static void load_kernels(pith_cuda *cuda, const pith_geometry *geo) {
+    const pith_cuda_event e = {.n_layers = 1, .n = 1};
+    pith_cuda_cache *cache = &cuda->cache;
+    float *score = cuda->event_score[0], *pooled = cuda->event_score[1];
+    uint32_t *rows = cuda->event_rows, *keep = cuda->event_keep, *stay = (uint32_t *)(void *)cuda->event_mass;
+    cudaStream_t stream = cuda->stream;
+    cudaGraph_t graph = NULL;
+    if (!PITH_CUDA_DO(cuda, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal))) return;
+    PITH_CUDA_DO(cuda, pith_cuda_candidates(cache, &e, NULL, 0, 0, rows, NULL, stream));
+    PITH_CUDA_DO(cuda, pith_cuda_mass(cache, &e, cuda->event_mass, 1, keep, 1, PITH_ARITH_F32, rows, cuda->mass_scratch,
+                                      cuda->event_mass, stream));
+    PITH_CUDA_DO(cuda, pith_cuda_aggregate(geo, &e, PITH_AGG_LAYER, PITH_ARITH_F32, cuda->event_mass, score, stream));
+    PITH_CUDA_DO(cuda, pith_cuda_pool(&e, 1, PITH_POOL_AVG, 1, PITH_ARITH_F32, score, pooled, stream));
+    PITH_CUDA_DO(cuda, pith_cuda_top(&e, 1, pooled, 1, keep, stream));
+    PITH_CUDA_DO(cuda, pith_cuda_survivors(cache, &e, rows, 1, keep, 1, stay, 1, stream));
+    PITH_CUDA_DO(cuda, pith_cuda_compact_layers(cache, &e, rows, 1, stay, 1, stream));
+    PITH_CUDA_DO(cuda, cudaStreamEndCapture(stream, &graph));
+    if (graph) cudaGraphDestroy(graph);
+}
+
 static pith_status events_reserve(pith_backend *backend, const pith_geometry *geo, uint32_t n, uint32_t n_slots,
                                   pith_error *err) {
     pith_cuda *cuda = pith_cuda_of(backend);
@@ -43,6 +65,7 @@ static pith_status events_reserve(pith_backend *backend, const pith_geometry *ge
     uint8_t *memory = cuda->positions ? pith_cuda_new(cuda, bytes, "compression", err) : NULL;
     if (!memory) return PITH_E_MEMORY;
     cudaFree(cuda->event_memory); // waits for what still runs
+    const bool first = !cuda->event_memory;
     cuda->event_memory = memory;
     cuda->event_n = n, cuda->event_slots = n_slots, cuda->mass_layers = mass_layers, cuda->event_mass_bytes = mass;
     cuda->event_rows = (uint32_t *)(void *)(memory + rows);
@@ -51,6 +74,7 @@ static pith_status events_reserve(pith_backend *backend, const pith_geometry *ge
     cuda->event_score[1] = (float *)(void *)(memory + score1);
     cuda->event_mass = (float *)(void *)(memory + mass_at);
     cuda->mass_scratch = memory + scratch;
+    if (first) load_kernels(cuda, geo);
     return PITH_OK;
 }
 
