@@ -516,7 +516,7 @@ int bench_main(int argc, char **argv) {
     if (code != EXIT_OK) return code;
     signal(SIGPIPE, SIG_IGN); // a reader that goes away, or a file that may not grow, is an error of the write
     signal(SIGXFSZ, SIG_IGN);
-    interrupt_catch(true);
+    interrupt_catch_ends();
 
     static bench b;
     static int (*const steps[])(bench *) = {check_options, open_files, open_model, ask_engine, measure_all, report};

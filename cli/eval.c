@@ -418,7 +418,7 @@ int eval_main(int argc, char **argv) {
     if (code != EXIT_OK) return code;
     signal(SIGPIPE, SIG_IGN); // a reader that goes away, or a file that may not grow, is an error of the write
     signal(SIGXFSZ, SIG_IGN);
-    interrupt_catch(true);
+    interrupt_catch_ends();
 
     static run r;
     static int (*const steps[])(run *) = {check_options, load_task,    open_model, make_prompts,

@@ -251,15 +251,22 @@ class Outcomes(unittest.TestCase):
         self.assertRegex(out.splitlines()[0], r"reads [1-9][0-9.]* GB/s")
 
     def test_an_interrupt_ends_it_with_what_is_there(self):
+        for sent in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(sent), tempfile.TemporaryDirectory() as folder:
+                self.interrupt(sent, folder)
+
+    def interrupt(self, sent, folder):
         main, side = pty.openpty()
-        child = subprocess.Popen([PITH, "bench", *tiny("--batch", "1", "--lengths", "20,100000", "--policy", "full;rpc")],
+        table = os.path.join(folder, "rows.csv")
+        child = subprocess.Popen([PITH, "bench", *tiny("--batch", "1", "--lengths", "20,100000", "--policy", "full;rpc",
+                                                       "--csv", table)],
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=side)
         os.close(side)
         seen = b""
         while b"tokens/s" not in seen:  # it is at work
             self.assertTrue(select.select([main], [], [], 60)[0])
             seen += os.read(main, 4096)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(sent)
         try:
             while os.read(main, 4096):
                 pass
@@ -270,6 +277,9 @@ class Outcomes(unittest.TestCase):
         self.assertEqual(child.wait(60), 130)
         os.close(main)
         self.assertIn("not run", out)
+        self.assertEqual(os.listdir(folder), ["rows.csv"])  # and nothing unfinished
+        with open(table) as rows:
+            self.assertEqual(len(rows.readlines()), 5)
 
 
 class Refused(unittest.TestCase):
