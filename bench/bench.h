@@ -103,6 +103,9 @@ double largest(const double *x, uint32_t n);
 // What a decode step reads: all weights; and of each row K and V, in f16, in all lanes.
 double weight_bytes(const bench *);
 double row_bytes(const bench *);
+// What a decode step of a workload must read, its caches taken at the middle of the measured stretch. 0 for prefill,
+// which is bound by arithmetic.
+double step_bytes(const bench *, const workload *);
 
 // report.c
 void report_setting(const bench *, FILE *out); // machine, threads, rounds, bandwidth, commit

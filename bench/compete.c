@@ -45,17 +45,25 @@ bool compete_round(const bench *b, const char *list, uint32_t round) {
     return true;
 }
 
+static void print_rate(const bench *b, FILE *out, const double *rates, const workload *w) {
+    const double rate = median(rates, n_rounds);
+    fprintf(out, " | %.1f tok/s, %.1f GB/s", rate, 1e-9 * rate * step_bytes(b, w));
+}
+
 void compete_print(const bench *b, FILE *out, bool *complete) {
     *complete = n_rounds > 0;
     fprintf(out,
+            "A step reads %.0f MB.\n\n"
             "| competitor | llama.cpp, %u threads | Pith, at most %u threads | Pith, 1 thread | ratio of Pith's two "
             "(all rounds) | must reach |\n| --- | --- | --- | --- | --- | --- |\n",
-            b->n_threads, b->n_threads);
+            1e-6 * step_bytes(b, &ours_work), b->n_threads, b->n_threads);
     for (int i = 0; i < N_ROWS && n_rounds > 0; i++) {
-        fprintf(out, "| %s | %.1f tok/s", rows[i].what, median(results[i].peer, n_rounds));
+        fprintf(out, "| %s", rows[i].what);
+        print_rate(b, out, results[i].peer, &peer_work);
         if (i > 0) fprintf(out, ", loses %.0f %%", 100 - 100 * median(results[i].peer_left, n_rounds));
-        fprintf(out, " | %.1f tok/s | %.1f tok/s | **%.2f** (%.2f to %.2f) | %s |\n", median(results[i].all, n_rounds),
-                median(results[i].one, n_rounds), median(results[i].ratio, n_rounds),
+        print_rate(b, out, results[i].all, &ours_work);
+        print_rate(b, out, results[i].one, &ours_work);
+        fprintf(out, " | **%.2f** (%.2f to %.2f) | %s |\n", median(results[i].ratio, n_rounds),
                 smallest(results[i].ratio, n_rounds), largest(results[i].ratio, n_rounds), i > 0 ? "≥ 0.85" : "");
     }
 }

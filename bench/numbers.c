@@ -41,3 +41,8 @@ double weight_bytes(const bench *b) {
 }
 
 double row_bytes(const bench *b) { return 2.0 * 2 * b->info.n_layers * b->info.n_kv_heads * b->info.head_dim; }
+
+double step_bytes(const bench *b, const workload *w) {
+    if (w->n_new == 0) return 0;
+    return weight_bytes(b) + w->n_seqs * (w->depth + 0.5 * w->n_new) * row_bytes(b);
+}

@@ -25,13 +25,6 @@ static struct {
     uint32_t n;                                                    // rounds
 } results[N_ROWS];
 
-// What a decode step must read: the weights once, and every row of every cache, taken at the middle of the measured
-// stretch. 0 for prefill, which is bound by arithmetic.
-static double step_bytes(const bench *b, const workload *w) {
-    if (w->n_new == 0) return 0;
-    return weight_bytes(b) + w->n_seqs * (w->depth + 0.5 * w->n_new) * row_bytes(b);
-}
-
 bool speed_has(const char *list) {
     for (int i = 0; i < N_ROWS; i++)
         if (listed(rows[i].name, list)) return true;

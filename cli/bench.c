@@ -115,6 +115,7 @@ typedef struct bench {
     char label[160];                 // what is measured now
     double started;                  // when, on the clock of base/clock.h
     uint64_t n_steps, n_steps_total; // over all runs
+    int failure;                     // exit code of what ended the measurements
     double tokens, since;            // generated in the current run; its beginning
     pith_error err;
 } bench;
@@ -478,7 +479,8 @@ static int measure_all(bench *b) {
     for (size_t i = 0; i < b->n_batches; i++)
         for (size_t s = 0; s < b->n_phases; s++)
             for (size_t l = 0; l < b->n_lengths; l++) note_speedups(b, i, s, l);
-    return code;
+    b->failure = code;
+    return EXIT_OK; // what was measured before is shown all the same
 }
 
 // --------------------------------------------------------------------------------------------------- reporting
@@ -496,6 +498,7 @@ static int report(bench *b) {
     int code = outfile_keep(&b->json, !b->json.file || bench_report_json(b->json.file, &grid));
     if (code == EXIT_OK) code = outfile_keep(&b->csv, !b->csv.file || bench_report_csv(b->csv.file, &grid));
     if (code == EXIT_OK) code = outfile_keep(&b->svg, !b->svg.file || bench_report_svg(b->svg.file, &grid));
+    if (code == EXIT_OK) code = b->failure;
     if (code == EXIT_OK && interrupted) code = complain(EXIT_INTERRUPTED, "interrupted: rows that say so were not run");
     return code;
 }

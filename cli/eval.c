@@ -180,6 +180,7 @@ static int open_model(run *r) {
 
     pith_engine_info engine;
     pith_engine_describe(r->engine, &engine);
+    if (*engine.note) fprintf(stderr, "pith: %s\n", engine.note);
     char digest[20], *name = text_clean(info.name, strlen(info.name));
     snprintf(digest, sizeof digest, "%016llx", (unsigned long long)r->task.digest);
     r->settings =

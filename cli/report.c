@@ -11,7 +11,7 @@ static double percent(double part, double whole) { return whole > 0 ? 100 * part
 
 static double rate(uint32_t n, double ms) { return ms > 0 ? 1e3 * n / ms : 0; }
 
-void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint32_t n, bool interrupted) {
+void report_summary(const pith_engine *engine, pith_sequence *const *seqs, const bool *stopped, uint32_t n) {
     pith_engine_info e;
     pith_engine_describe(engine, &e);
     uint32_t generated = 0;
@@ -21,7 +21,7 @@ void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint3
         pith_sequence_describe(seqs[i], &s);
         if (n > 1) fprintf(stderr, "sample %u\n", i);
         fprintf(stderr, "tokens  %u prompt, %u generated%s\n", s.n_prompt, s.n_generated,
-                interrupted              ? " (interrupted)"
+                stopped[i]               ? " (interrupted)"
                 : s.phase == PITH_LENGTH ? " (stopped at the limit)"
                                          : "");
         fprintf(stderr, "cache   rows: peak %u, without compression %u (%.0f %%)\n", s.rows_peak, s.rows_full,
@@ -44,12 +44,12 @@ void report_summary(const pith_engine *engine, pith_sequence *const *seqs, uint3
     if (*e.note) fprintf(stderr, "note    %s\n", e.note);
 }
 
-static json_t *sequence_json(const pith_sequence *seq, const text *answer, bool interrupted) {
+static json_t *sequence_json(const pith_sequence *seq, const text *answer, bool stopped) {
     pith_sequence_info s;
     pith_sequence_describe(seq, &s);
     char *clean = text_clean(answer->text ? answer->text : "", answer->bytes);
     if (!clean) return NULL;
-    const char *reason = interrupted ? "interrupted" : s.phase == PITH_LENGTH ? "length" : "stop";
+    const char *reason = stopped ? "interrupted" : s.phase == PITH_LENGTH ? "length" : "stop";
     json_t *j =
         json_pack("{s:s, s:s, s:i, s:i, s:{s:i, s:i, s:I, s:I, s:i}, s:{s:f, s:f, s:f, s:f}}", //
                   "text", clean, "finish_reason", reason, "prompt_tokens", (int)s.n_turn_prompt, "completion_tokens",
@@ -61,21 +61,24 @@ static json_t *sequence_json(const pith_sequence *seq, const text *answer, bool 
     return j;
 }
 
-int report_json(const pith_model *model, const char *policy, pith_sequence *const *seqs, uint32_t n,
-                const text *answers, bool many, bool interrupted) {
+int report_json(const pith_model *model, const pith_engine *engine, const char *policy, pith_sequence *const *seqs,
+                const bool *stopped, uint32_t n, const text *answers, bool many) {
     pith_model_info info;
+    pith_engine_info e;
     pith_model_describe(model, &info);
+    pith_engine_describe(engine, &e);
     char *name = text_clean(info.name, strlen(info.name));
     json_t *all = json_pack("{s:s, s:s}", "model", name ? name : "", "policy", policy);
     free(name);
+    if (*e.note) json_object_set_new(all, "note", json_string(e.note));
     if (!many) {
-        json_t *one = sequence_json(seqs[0], &answers[0], interrupted);
+        json_t *one = sequence_json(seqs[0], &answers[0], stopped[0]);
         json_object_update(all, one);
         json_decref(one);
     } else {
         json_t *samples = json_array();
         for (uint32_t i = 0; i < n; i++)
-            json_array_append_new(samples, sequence_json(seqs[i], &answers[i], interrupted));
+            json_array_append_new(samples, sequence_json(seqs[i], &answers[i], stopped[i]));
         json_object_set_new(all, "samples", samples);
     }
     const int bad = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) || putchar('\n') == EOF ||

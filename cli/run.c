@@ -73,6 +73,7 @@ typedef struct session {
     pith_engine *engine;
     pith_sequence_params params;
     pith_sequence *seqs[MOST_SAMPLES];
+    bool stopped[MOST_SAMPLES]; // by an interrupt, in this turn
     uint32_t n_seqs;
     FILE *trace;
     pith_error err;
@@ -230,7 +231,8 @@ static int generate(session *s, bool thinking, text *answers) {
     }
     if (streams) display_end(&screen);
     for (uint32_t i = 0; i < s->n_seqs; i++) { // an interrupt leaves some unfinished
-        if (!is_done(s->seqs[i])) pith_sequence_stop(s->seqs[i]);
+        s->stopped[i] = !is_done(s->seqs[i]);
+        if (s->stopped[i]) pith_sequence_stop(s->seqs[i]);
         if (code == EXIT_OK && !streams && !opt.json && !told[i] && !show_sample(i, thinking, &answers[i]))
             code = complain(EXIT_FAILED, "standard output: %s", strerror(errno));
     }
@@ -239,10 +241,10 @@ static int generate(session *s, bool thinking, text *answers) {
 
 static int report(session *s, const text *answers) {
     if (!opt.json) {
-        report_summary(s->engine, s->seqs, s->n_seqs, interrupted);
+        report_summary(s->engine, s->seqs, s->stopped, s->n_seqs);
         return EXIT_OK;
     }
-    return report_json(s->model, opt.policy, s->seqs, s->n_seqs, answers, opt.samples > 1, interrupted);
+    return report_json(s->model, s->engine, opt.policy, s->seqs, s->stopped, s->n_seqs, answers, opt.samples > 1);
 }
 
 // Does the template leave the model inside a thought? Then the answer begins with thinking.

@@ -303,7 +303,7 @@ typedef struct pith_sequence_info {
     uint64_t bytes_full;    // pages of a full cache at the same length
     double prefill_ms;      // this turn's wall time in prefill
     double decode_ms;       // this turn's wall time in steps it decoded in, compression included
-    double compress_ms;     // of that, inside its own compressions
+    double compress_ms;     // of that, inside its own compressions; on a GPU what asking for them took
 } pith_sequence_info;
 
 void pith_sequence_describe(const pith_sequence *seq, pith_sequence_info *out);

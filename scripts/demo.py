@@ -17,7 +17,6 @@ import textwrap
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TAIL = 12  # lines that are shown when the output is not a terminal
 
 
 class Thinker:
@@ -65,8 +64,9 @@ class Thinker:
 
         answers = re.findall(r"\\boxed\{([^}]*)\}", self.text)
         answer = answers[-1] if answers else "none"
-        return [self.policy, number(r"(\d+) generated"), number(r"rows: peak (\d+)"), number(r"bytes: peak ([\d.]+ MB)"),
-                number(r"(\d+) compressions?,"), f"{answer}, {'right' if answer == expected else 'wrong'}"]
+        return [self.policy, number(r"(\d+) generated"), number(r"speed +([\d.]+)"), number(r"rows: peak (\d+)"),
+                number(r"bytes: peak ([\d.]+ MB)"), number(r"(\d+) compressions?,"),
+                f"{answer}, {'right' if answer == expected else 'wrong'}"]
 
 
 def print_table(rows):
@@ -93,22 +93,20 @@ def main():
     width = max(20, (screen - 3) // 2)
     print("\n".join(textwrap.wrap(problem["prompt"], screen)) + "\n", flush=True)
     left, right = (Thinker(policy, problem, options, width) for policy in ("full", options.policy))
-    pairs, i = [f"{left.policy:{width}} | {right.policy}", "-" * width + "-+-" + "-" * width], 0
-    live = sys.stdout.isatty()
-    if live:
-        print("\n".join(pairs))
-    while left.more(i) or right.more(i):
-        pairs.append(f"{left.line(i):{width}} | {right.line(i)}".rstrip())
-        i += 1
-        if live:
-            print(pairs[-1], flush=True)
-    if not live:
-        print("\n".join(pairs[:2] + ["..."] * (len(pairs) > TAIL + 2) + pairs[2:][-TAIL:]))
+    print(f"{left.policy:{width}} | {right.policy}\n" + "-" * width + "-+-" + "-" * width, flush=True)
+    i = 0
+    try:
+        while left.more(i) or right.more(i):
+            print(f"{left.line(i):{width}} | {right.line(i)}".rstrip(), flush=True)
+            i += 1
+    except KeyboardInterrupt:  # the programs were interrupted too, and say what they have
+        while left.more(i) or right.more(i):
+            i += 1
 
     results = [thinker.results(problem["answer"]) for thinker in (left, right)]
     print()
-    print_table([["", "tokens", "rows, peak", "cache, peak", "compressions", "answer"]] + results)
-    rows = [int(cells[2]) for cells in results]
+    print_table([["", "tokens", "tokens/s", "rows, peak", "cache, peak", "compressions", "answer"]] + results)
+    rows = [int(cells[3]) for cells in results]
     print(f"\nexpected {problem['answer']}; {options.policy} held {100 * rows[1] / rows[0]:.0f} % of the rows of the full cache")
 
 

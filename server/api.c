@@ -131,8 +131,9 @@ static void one_model(void *ctx, exchange *e) {
 }
 
 static void health(void *ctx, exchange *e) {
-    const bool closing = atomic_load(&((server *)ctx)->closing);
-    http_reply_json(e, closing ? 503 : 200, json_pack("{s:s}", "status", closing ? "closing" : "ok"));
+    server *s = ctx;
+    const char *status = atomic_load(&s->closing) ? "closing" : loop_is_broken(s->loop) ? "broken" : "ok";
+    http_reply_json(e, strcmp(status, "ok") ? 503 : 200, json_pack("{s:s}", "status", status));
 }
 
 static void show_metrics(void *ctx, exchange *e) {

@@ -1,6 +1,7 @@
 #include "server/loop.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -50,6 +51,7 @@ struct loop {
     uint32_t n_queued; // arrived and waiting
     uint32_t n_jobs;   // all of them
     bool closed, stopping;
+    atomic_bool broken; // what loop_is_broken says
 };
 
 static void push(queue *q, job *j) {
@@ -507,6 +509,7 @@ static void *run(void *ctx) {
         if (l->running.first && pith_engine_step(l->engine, &n_active, &err) != PITH_OK) {
             const refusal no = refusal_of(&err);
             fail_all(l, &l->running, false, &no);
+            if (err.status == PITH_E_DEVICE) atomic_store(&l->broken, true);
         }
         hear(l);
         publish(l);
@@ -608,6 +611,8 @@ void loop_close(loop *l) {
     l->closed = true;
     pthread_mutex_unlock(&l->lock);
 }
+
+bool loop_is_broken(loop *l) { return atomic_load(&l->broken); }
 
 bool loop_wait_idle(loop *l, double seconds) {
     struct timespec until;

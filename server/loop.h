@@ -27,6 +27,7 @@ pith_status loop_start(const pith_model *model, pith_engine *engine, const loop_
 bool loop_submit(loop *l, job *j, refusal *no);
 
 void loop_close(loop *l);                     // new jobs are refused; what was taken goes on. Any thread.
+bool loop_is_broken(loop *l);                 // has the device failed, for good? Any thread.
 bool loop_wait_idle(loop *l, double seconds); // no job is left? Waits for that at most so long. Any thread.
 void loop_stop(loop *l);                      // closes, fails what is left, ends the thread and frees the loop
 

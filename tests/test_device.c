@@ -16,6 +16,7 @@
 #include "t.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -249,6 +250,42 @@ static void neighbours_change_nothing(void **state) {
     pith_model_free(model);
 }
 
+static void *to_the_end(void *of) {
+    rig *r = of;
+    add_sequence(r, 0, "rpc:p=16,r=4,c=4", 20, 40);
+    while (phase_of(r->seqs[0]) == PITH_PREFILL || phase_of(r->seqs[0]) == PITH_READY ||
+           phase_of(r->seqs[0]) == PITH_DECODE)
+        step(r);
+    return NULL;
+}
+
+// Whoever steps an engine need not be the thread that made it, whose device is then another one's: on the second device
+// where there are two.
+static void a_thread_may_step_what_another_made(void **state) {
+    (void)state;
+    const tiny_spec spec = spec_of("qwen2", GGML_TYPE_F16);
+    pith_model *model = tiny_model_open(&spec);
+    assert_non_null(model);
+    pith_engine_params p;
+    pith_engine_params_init(&p);
+    p.device = "cuda:1", p.n_ctx = 1024, p.chunk = CHUNK, p.max_sequences = MOST_SEQS;
+    rig r[2];
+    open_engine(&r[0], model, device, PITH_KV_AUTO, false);
+    r[1] = (rig){.model = model};
+    if (pith_engine_new(model, &p, &r[1].engine, NULL) != PITH_OK) open_engine(&r[1], model, device, PITH_KV_AUTO, false);
+    to_the_end(&r[0]); // the first one's device is this thread's again
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, to_the_end, &r[1]), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    size_t n[2];
+    const pith_token *a = pith_sequence_tokens(r[0].seqs[0], &n[0]), *b = pith_sequence_tokens(r[1].seqs[0], &n[1]);
+    assert_int_equal(n[0], 60);
+    assert_int_equal(n[1], 60);
+    assert_memory_equal(a, b, n[0] * sizeof *a);
+    for (int i = 0; i < 2; i++) pith_engine_free(r[i].engine);
+    pith_model_free(model);
+}
+
 // What was kept. A policy that scores rows decides close calls otherwise where activations are rounded otherwise: how
 // many events and rows there are is the same, which rows nearly so. (On inputs that leave nothing to rounding the rows
 // are the same bit for bit: cuda/test_events.cu.)
@@ -348,6 +385,7 @@ int main(void) {
     if (status != PITH_OK) return printf("%s\n", err.msg), 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_architecture_and_type),
                                        cmocka_unit_test(neighbours_change_nothing),
+                                       cmocka_unit_test(a_thread_may_step_what_another_made),
                                        cmocka_unit_test(compressions_keep_what_the_cpu_keeps)};
     const struct CMUnitTest others[] = {cmocka_unit_test(other_models), cmocka_unit_test(what_it_says)};
     const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -287,12 +287,14 @@ class Model(unittest.TestCase):
     def test_the_demo(self):
         done = subprocess.run([sys.executable, os.path.join(ROOT, "scripts", "demo.py"), "--program", PITH, "--problem",
                                "1k-column-00", "--policy", "rpc:p=64,r=16,c=2"], capture_output=True, text=True, check=True)
-        full, compressed = re.findall(r"^(?:full|rpc\S+) +(\d+) +(\d+) +[\d.]+ MB +(\d+) +(\w+), (right|wrong)$", done.stdout, re.M)
+        full, compressed = re.findall(r"^(?:full|rpc\S+) +(\d+) +[\d.]+ +(\d+) +[\d.]+ MB +(\d+) +(\w+), (right|wrong)$",
+                                      done.stdout, re.M)
         expected = re.search(r"^expected (\d+);", done.stdout, re.M).group(1)
         for tokens, rows, compressions, answer, verdict in (full, compressed):
             self.assertGreater(int(tokens), 200)
             self.assertEqual(verdict == "right", answer == expected)
         self.assertEqual(full[2:], ("0", expected, "right"))
+        self.assertGreater(len(re.findall(" \\| ", done.stdout)), 20)  # the texts, as they came
         self.assertGreater(int(compressed[2]), 2)
         self.assertLess(int(compressed[1]), int(full[1]))
 

@@ -25,7 +25,8 @@ INLINE __m256 load(const void *b, size_t at, int half) {
 // the first one keeps it.
 enum { F32, F16, F16_TO_KEEP, KEPT };
 
-// Rows [row, row + R) and columns [col, col + 8 W) of the panel; R, W and `from` are constants. kept: (depth, 8 W).
+// Rows [row, row + R) and columns [col, col + 8 W) of the panel; R, W and `from` are constants. kept: (depth, 8 W), or
+// NULL where nothing is kept.
 // 4 rows and 3 vectors of columns are 12 sums, with the vectors of b and one number of a all 16 registers.
 INLINE void tile(const pith_panel *p, const int from, const uint32_t R, const uint32_t W, uint32_t row, uint32_t col,
                  float *kept) {
@@ -42,8 +43,8 @@ INLINE void tile(const pith_panel *p, const int from, const uint32_t R, const ui
 
     PITH_UNROLL for (uint32_t i = 0; i < R; i++) {
         const __m256 c = p->c ? _mm256_set1_ps(p->c[row + i]) : _mm256_setzero_ps();
-        PITH_UNROLL for (uint32_t w = 0; w < W; w++) acc[i][w] =
-            p->c ? _mm256_mul_ps(c, load(out, i * n_cols + w * LANES, 0)) : c;
+        PITH_UNROLL for (uint32_t w = 0; w < W; w++)
+            acc[i][w] = p->c ? _mm256_mul_ps(c, load(out, i * n_cols + w * LANES, 0)) : c;
     }
     PITH_UNROLL_2 for (uint32_t k = p->depth; k > 0; k--) {
         if (from != KEPT) {
@@ -58,10 +59,11 @@ INLINE void tile(const pith_panel *p, const int from, const uint32_t R, const ui
             const __m256 x = _mm256_broadcast_ss(a + i * stride);
             PITH_UNROLL for (uint32_t w = 0; w < W; w++) acc[i][w] = _mm256_fmadd_ps(x, b[w], acc[i][w]);
         }
-        a++, at += n_cols * elt, kept += W * LANES;
+        a++, at += n_cols * elt;
+        if (from == F16_TO_KEEP || from == KEPT) kept += W * LANES;
     }
-    PITH_UNROLL for (uint32_t i = 0; i < R; i++) PITH_UNROLL for (uint32_t w = 0; w < W; w++)
-        _mm256_storeu_ps(out + i * n_cols + w * LANES, acc[i][w]);
+    PITH_UNROLL for (uint32_t i = 0; i < R; i++)
+        PITH_UNROLL for (uint32_t w = 0; w < W; w++) _mm256_storeu_ps(out + i * n_cols + w * LANES, acc[i][w]);
 }
 
 INLINE void rows_of(const pith_panel *p, const int from, const uint32_t W, uint32_t n, uint32_t row, uint32_t col,
@@ -92,7 +94,7 @@ INLINE void panel(const pith_panel *p, const int half) {
     const uint32_t n = p->n_cols;
     uint32_t col = 0;
     if (p->n_rows == 1)
-        for (; n - col >= 8 * LANES; col += 8 * LANES) tile(p, half ? F16 : F32, 1, 8, 0, col, kept);
+        for (; n - col >= 8 * LANES; col += 8 * LANES) tile(p, half ? F16 : F32, 1, 8, 0, col, NULL);
     for (; n - col > 4 * LANES || n - col == 3 * LANES; col += 3 * LANES) strip(p, half, 3, col, kept);
     for (; n - col >= 2 * LANES; col += 2 * LANES) strip(p, half, 2, col, kept);
     for (; col < n; col += LANES) strip(p, half, 1, col, kept);

@@ -10,7 +10,7 @@
 
 static pith_status pool_create(pith_backend *backend, const pith_geometry *geo, uint32_t n, pith_pages *out,
                                pith_error *err) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const size_t page_bytes = pith_page_bytes(geo);
     uint8_t *base = pith_cuda_new(cuda, n * page_bytes, "the cache", err);
     if (!base) return PITH_E_MEMORY;
@@ -23,11 +23,11 @@ static void pool_destroy(pith_backend *backend, pith_pages *pages, uint32_t n) {
     (void)n;
     cudaFree(pages->base); // waits for the kernels that use it
     *pages = (pith_pages){0};
-    pith_cuda_of(backend)->cache.base = NULL;
+    pith_cuda_enter(backend)->cache.base = NULL;
 }
 
 static void page_copy(pith_backend *backend, const pith_pages *pages, pith_page_id dst, pith_page_id src) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     PITH_CUDA_DO(cuda, cudaMemcpyAsync(pith_page_at(pages, dst), pith_page_at(pages, src), pages->page_bytes,
                                        cudaMemcpyDeviceToDevice, cuda->stream));
 }
@@ -69,7 +69,7 @@ void pith_cuda_free_cache(pith_cuda *cuda) {
 static pith_status table_create(pith_backend *backend, const pith_geometry *geo, uint32_t cap_pages, pith_table **out,
                                 pith_error *err) {
     (void)geo, (void)cap_pages; // no more than the backend's own
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     *out = NULL;
     uint32_t slot = 0;
     while (slot < cuda->max_sequences && cuda->slot_taken[slot]) slot++; // low ones first: fewer row counts to copy
@@ -84,7 +84,7 @@ static pith_status table_create(pith_backend *backend, const pith_geometry *geo,
 
 static void table_destroy(pith_backend *backend, pith_table *table) {
     if (!table) return;
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     cuda->slot_taken[table->slot] = false;
     pith_delete(cuda->alloc, table, 1, sizeof *table);
 }
@@ -113,7 +113,7 @@ static pith_status window_create(pith_backend *backend, const pith_geometry *geo
                                  pith_error *err) {
     *out = (pith_window){0};
     if (cap == 0) return PITH_OK;
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const size_t bytes = pith_cuda_window_floats(geo, cap) * sizeof(float);
     if (!(out->q = pith_cuda_new(cuda, bytes, "the queries of a sequence", err))) return PITH_E_MEMORY;
     out->cap = cap;
@@ -129,7 +129,7 @@ static void window_destroy(pith_backend *backend, const pith_geometry *geo, pith
 
 static void window_copy(pith_backend *backend, const pith_geometry *geo, const pith_window *dst,
                         const pith_window *src) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     if (src->cap == 0) return;
     PITH_CUDA_DO(cuda, cudaMemcpyAsync(dst->q, src->q, pith_cuda_window_floats(geo, src->cap) * sizeof(float),
                                        cudaMemcpyDeviceToDevice, cuda->stream));

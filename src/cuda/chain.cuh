@@ -19,8 +19,7 @@ __device__ __forceinline__ void wait_and_let_next_start(bool early) {
     if (!early) let_next_start();
 }
 
-// Is the code that runs on this device the one that has these instructions? Not the same as the device having them: a
-// build for sm_80 alone runs on newer ones, translated, without. In product.cu.
+// Is the code that runs on this device the one that has these instructions? In product.cu.
 cudaError_t has_hopper_code(bool *out);
 
 // A multiprocessor has one split between L1 and shared memory at a time, in percent of what shared memory can have, and

@@ -37,13 +37,13 @@ static void load_kernels(pith_cuda *cuda, const pith_geometry *geo) {
     PITH_CUDA_DO(cuda, pith_cuda_top(&e, 1, pooled, 1, keep, stream));
     PITH_CUDA_DO(cuda, pith_cuda_survivors(cache, &e, rows, 1, keep, 1, stay, 1, stream));
     PITH_CUDA_DO(cuda, pith_cuda_compact_layers(cache, &e, rows, 1, stay, 1, stream));
-    PITH_CUDA_DO(cuda, cudaStreamEndCapture(stream, &graph));
+    pith_cuda_ok(cuda, cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture"); // whatever went wrong
     if (graph) cudaGraphDestroy(graph);
 }
 
 static pith_status events_reserve(pith_backend *backend, const pith_geometry *geo, uint32_t n, uint32_t n_slots,
                                   pith_error *err) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     if (n <= cuda->event_n && n_slots <= cuda->event_slots) return PITH_OK;
     if (n < cuda->event_n) n = cuda->event_n;
     if (n_slots < cuda->event_slots) n_slots = cuda->event_slots;
@@ -75,7 +75,7 @@ static pith_status events_reserve(pith_backend *backend, const pith_geometry *ge
     cuda->event_mass = (float *)(void *)(memory + mass_at);
     cuda->mass_scratch = memory + scratch;
     if (first) load_kernels(cuda, geo);
-    return PITH_OK;
+    return backend->ops->check(backend, err);
 }
 
 static pith_cuda_event event_of(const pith_group *group, uint32_t n) {
@@ -85,7 +85,7 @@ static pith_cuda_event event_of(const pith_group *group, uint32_t n) {
 // How many there are follows from what the host knows: every protected position has a row.
 static void candidates(pith_backend *backend, const pith_group *group, const pith_span *protect, uint32_t n_protect,
                        uint32_t n_tail, pith_scores *out) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     uint32_t n = group->lanes->n_rows;
     for (uint32_t i = 0; i < n_protect; i++) n -= (uint32_t)(protect[i].end - protect[i].begin);
     n = n > n_tail ? n - n_tail : 0;
@@ -103,7 +103,7 @@ static void candidates(pith_backend *backend, const pith_group *group, const pit
 
 static void mass(pith_backend *backend, const pith_group *group, const uint32_t *slots, uint32_t n_slots,
                  pith_arith arith, pith_scores *s) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const pith_geometry *geo = &cuda->geo;
     const uint32_t *device_slots = pith_cuda_send(cuda, slots, n_slots * sizeof *slots);
     for (uint32_t layer = 0; layer < group->n_layers; layer += cuda->mass_layers) {
@@ -119,7 +119,7 @@ static void mass(pith_backend *backend, const pith_group *group, const uint32_t 
 
 static void aggregate(pith_backend *backend, const pith_geometry *geo, pith_aggregate how, pith_arith arith,
                       pith_scores *s) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const pith_cuda_event e = {.n_layers = s->n_layers, .n = s->n};
     float *out = cuda->event_score[0];
     PITH_CUDA_DO(cuda, pith_cuda_aggregate(geo, &e, how, arith, s->score, out, cuda->stream));
@@ -127,7 +127,7 @@ static void aggregate(pith_backend *backend, const pith_geometry *geo, pith_aggr
 }
 
 static void pool(pith_backend *backend, pith_pool how, uint32_t width, pith_arith arith, pith_scores *s) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const pith_cuda_event e = {.n_layers = s->n_layers, .n = s->n};
     float *out = s->score == cuda->event_score[0] ? cuda->event_score[1] : cuda->event_score[0];
     PITH_CUDA_DO(cuda, pith_cuda_pool(&e, s->n_sets, how, width, arith, s->score, out, cuda->stream));
@@ -135,14 +135,14 @@ static void pool(pith_backend *backend, pith_pool how, uint32_t width, pith_arit
 }
 
 static void top(pith_backend *backend, pith_scores *s, uint32_t n_keep) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const pith_cuda_event e = {.n_layers = s->n_layers, .n = s->n};
     s->n_keep = n_keep;
     PITH_CUDA_DO(cuda, pith_cuda_top(&e, s->n_sets, s->score, n_keep, s->keep, cuda->stream));
 }
 
 static void choose(pith_backend *backend, pith_scores *s, uint32_t n_sets, uint32_t n_keep, const uint32_t *keep) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     s->n_sets = n_sets, s->n_keep = n_keep;
     // From pageable memory: read when the call returns.
     PITH_CUDA_DO(cuda, cudaMemcpyAsync(s->keep, keep, (size_t)s->n_layers * n_sets * n_keep * sizeof *keep,
@@ -151,7 +151,7 @@ static void choose(pith_backend *backend, pith_scores *s, uint32_t n_sets, uint3
 
 // The mass has been used: its memory takes the rows that stay, of as many layers at a time as it can.
 static void compact(pith_backend *backend, const pith_group *group, const pith_scores *s) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const uint32_t heads = cuda->geo.n_kv_heads, room = group->lanes->n_rows;
     uint32_t *stay = (uint32_t *)(void *)cuda->event_mass;
     const uint32_t at_once = (uint32_t)(cuda->event_mass_bytes / ((size_t)heads * room * sizeof *stay));
@@ -170,7 +170,7 @@ static void compact(pith_backend *backend, const pith_group *group, const pith_s
 }
 
 static void positions(pith_backend *backend, const pith_group *group, uint32_t lane, int32_t *out) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     const uint32_t n = group->lanes[lane].n_rows;
     const uint32_t entry =
         group->table->slot * pith_n_lanes(&cuda->geo) + pith_lane_index(&cuda->geo, group->layer, 0) + lane;

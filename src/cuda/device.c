@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "cuda/bandwidth.h"
+#include "cuda/product.h"
 
 enum {
     LEAST_MAJOR = 8, // bf16 in tensor cores, asynchronous copies
@@ -21,9 +22,27 @@ bool pith_cuda_ok(pith_cuda *cuda, cudaError_t error, const char *doing) {
     return false;
 }
 
+static const pith_cuda *cuda_of(const pith_backend *b) { return (const pith_cuda *)(const void *)b; }
+
+pith_cuda *pith_cuda_enter(pith_backend *backend) {
+    pith_cuda *cuda = (pith_cuda *)(void *)backend;
+    pith_cuda_ok(cuda, cudaSetDevice(cuda->device), "cudaSetDevice");
+    return cuda;
+}
+
+static size_t free_bytes(const pith_cuda *cuda, size_t *total) {
+    size_t there = 0;
+    if (cudaSetDevice(cuda->device) != cudaSuccess || cudaMemGetInfo(&there, total) != cudaSuccess) there = *total = 0;
+    return there;
+}
+
 static pith_status check(const pith_backend *backend, pith_error *err) {
-    const pith_cuda *cuda = (const pith_cuda *)(const void *)backend;
+    const pith_cuda *cuda = cuda_of(backend);
+    size_t total;
     if (!cuda->failed) return PITH_OK;
+    if (cuda->failed == cudaErrorMemoryAllocation)
+        return pith_fail(err, PITH_E_MEMORY, "cuda:%d: no memory left, %zu bytes are free (%.120s)", cuda->device,
+                         free_bytes(cuda, &total), cuda->failed_at);
     return pith_fail(err, PITH_E_DEVICE, "cuda:%d: %s (%.120s)", cuda->device, cudaGetErrorString(cuda->failed),
                      cuda->failed_at);
 }
@@ -32,9 +51,9 @@ void *pith_cuda_new(pith_cuda *cuda, size_t bytes, const char *what, pith_error 
     void *p = NULL;
     const cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
     if (e == cudaSuccess) return p;
-    size_t there = 0, total = 0;
+    size_t total = 0;
     cudaGetLastError(); // what was asked for too much is no error of the device
-    cudaMemGetInfo(&there, &total);
+    const size_t there = free_bytes(cuda, &total);
     if (e == cudaErrorMemoryAllocation)
         pith_fail(err, PITH_E_MEMORY, "cuda:%d: %s needs %zu bytes, %zu of %zu are free", cuda->device, what, bytes,
                   there, total);
@@ -53,17 +72,16 @@ void *pith_cuda_pinned(pith_cuda *cuda, size_t bytes, const char *what, pith_err
 }
 
 static uint64_t spare_bytes(const pith_backend *backend) {
-    (void)backend;
-    size_t there = 0, total = 0;
-    if (cudaMemGetInfo(&there, &total) != cudaSuccess) return 0;
+    size_t total = 0;
+    const size_t there = free_bytes(cuda_of(backend), &total);
     const size_t margin = total / 20; // for plans of other shapes, compression, and what the driver takes itself
     return there > margin ? there - margin : 0;
 }
 
 static void describe(const pith_backend *backend, pith_device_info *out) {
-    const pith_cuda *cuda = (const pith_cuda *)(const void *)backend;
-    size_t there = 0, total = 0;
-    if (cudaMemGetInfo(&there, &total) != cudaSuccess) there = total = 0;
+    const pith_cuda *cuda = cuda_of(backend);
+    size_t total = 0;
+    const size_t there = free_bytes(cuda, &total);
     *out = (pith_device_info){.bytes_used = total - there,
                               .bytes_total = total,
                               .read_bytes_per_second = cuda->read_bytes_per_second};
@@ -75,11 +93,16 @@ static void describe(const pith_backend *backend, pith_device_info *out) {
                  (unsigned long long)cuda->converted_from);
 }
 
+static void wait(pith_backend *backend) {
+    pith_cuda *cuda = pith_cuda_enter(backend);
+    PITH_CUDA_DO(cuda, cudaStreamSynchronize(cuda->stream));
+}
+
 // ---------------------------------------------------------------------------------------------- create, free
 
 static void destroy(pith_backend *backend) {
     if (!backend) return;
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     if (cuda->stream) cudaStreamSynchronize(cuda->stream);
     pith_cuda_free_events(cuda);
     pith_cuda_free_logits(cuda);
@@ -145,7 +168,12 @@ static pith_status start(pith_cuda *cuda, pith_error *err) {
     cudaError_t e = cudaSetDevice(cuda->device);
     if (!e) e = cudaSetDeviceFlags(cudaDeviceScheduleSpin);
     if (!e) e = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
-    if (e) return pith_fail(err, PITH_E_DEVICE, "cuda:%d: %s", cuda->device, cudaGetErrorString(e));
+    if (!e && pith_cuda_product_built() != cudaSuccess)
+        return pith_fail(err, PITH_E_UNSUPPORTED, "cuda:%d: %s is %s, for which this program was not built (make CUDA=%s)",
+                         cuda->device, cuda->name, cuda->arch, cuda->arch + 3);
+    if (e)
+        return pith_fail(err, e == cudaErrorMemoryAllocation ? PITH_E_MEMORY : PITH_E_DEVICE, "cuda:%d: %s", cuda->device,
+                         cudaGetErrorString(e));
     return PITH_OK;
 }
 
@@ -165,7 +193,8 @@ pith_status pith_cuda_create(const pith_geometry *geo, const pith_cuda_params *p
                            .free = destroy,
                            .describe = describe,
                            .spare_bytes = spare_bytes,
-                           .check = check};
+                           .check = check,
+                           .wait = wait};
     pith_cuda_table_cache(&cuda->ops);
     pith_cuda_table_plan(&cuda->ops);
     pith_cuda_table_logits(&cuda->ops);

@@ -128,7 +128,8 @@ typedef struct pith_cuda {
 } pith_cuda;
 
 // device.c
-static inline pith_cuda *pith_cuda_of(pith_backend *b) { return (pith_cuda *)(void *)b; }
+// The backend, and its device for the calling thread: who steps an engine need not be who made it, nor have one alone.
+pith_cuda *pith_cuda_enter(pith_backend *);
 // Notes an error; true when all is well, also with what went before.
 bool pith_cuda_ok(pith_cuda *, cudaError_t, const char *doing);
 // Device memory for `what`; NULL and PITH_E_MEMORY with bytes needed and bytes there.

@@ -7,7 +7,7 @@
 #include "cuda/sample.h"
 
 static pith_status logits_create(pith_backend *backend, uint32_t n, uint32_t n_vocab, float **out, pith_error *err) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     pith_logits_block *block = pith_new(cuda->alloc, 1, sizeof *block);
     if (!block) return pith_fail(err, PITH_E_MEMORY, "no memory for logits");
     if (!(block->device = pith_cuda_new(cuda, (size_t)n * n_vocab * sizeof(float), "logits", err))) {
@@ -28,7 +28,7 @@ static void free_block(pith_cuda *cuda, pith_logits_block *block) {
 
 static void logits_destroy(pith_backend *backend, float *logits, uint32_t n, uint32_t n_vocab) {
     (void)n, (void)n_vocab;
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     for (pith_logits_block **at = &cuda->logits; *at; at = &(*at)->next)
         if ((*at)->device == logits) {
             pith_logits_block *block = *at;
@@ -40,7 +40,7 @@ static void logits_destroy(pith_backend *backend, float *logits, uint32_t n, uin
 
 // A mirror of the whole block, so that views of several sequences live side by side.
 static const float *logits_read(pith_backend *backend, const float *row, uint32_t n_vocab) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     pith_logits_block *block = cuda->logits;
     while (row < block->device || row >= block->device + (size_t)block->n * block->n_vocab) block = block->next;
     if (!block->host) block->host = pith_new(cuda->alloc, (size_t)block->n * block->n_vocab, sizeof(float));
@@ -52,7 +52,7 @@ static const float *logits_read(pith_backend *backend, const float *row, uint32_
 }
 
 static pith_status sample_reserve(pith_backend *backend, uint32_t n, uint32_t n_vocab, pith_error *err) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     if (n_vocab > PITH_CUDA_SAMPLE_MAX_VOCAB)
         return pith_fail(err, PITH_E_UNSUPPORTED, "cuda:%d: a vocabulary of %u tokens, expected %u at most",
                          cuda->device, n_vocab, PITH_CUDA_SAMPLE_MAX_VOCAB);
@@ -67,7 +67,7 @@ static pith_status sample_reserve(pith_backend *backend, uint32_t n, uint32_t n_
 // Rows that lie side by side are drawn from in one launch; nearly always all of them do.
 static void sample(pith_backend *backend, const float *const *rows, const pith_draw *draws, uint32_t n,
                    uint32_t n_vocab, int32_t *ids) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     memcpy(cuda->draws, draws, n * sizeof *draws);
     for (uint32_t i = 0, run; i < n; i += run) {
         for (run = 1; i + run < n && rows[i + run] == rows[i] + (size_t)run * n_vocab;) run++;

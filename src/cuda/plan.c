@@ -33,7 +33,7 @@ static uint32_t padded(const pith_shape *shape) {
 
 static pith_status plan_begin(pith_backend *backend, const pith_geometry *geo, const pith_shape *shape, pith_plan **out,
                               pith_error *err) {
-    pith_cuda *cuda = pith_cuda_of(backend);
+    pith_cuda *cuda = pith_cuda_enter(backend);
     pith_plan *p = *out = pith_new(cuda->alloc, 1, sizeof *p);
     if (!p) return pith_fail(err, PITH_E_MEMORY, "no memory for a plan");
     p->cuda = cuda, p->shape = *shape;

@@ -36,6 +36,13 @@ uint32_t pith_cuda_product_parts(const pith_cuda_product *p) {
     return n_slabs ? pith::parts_of(n_slabs, p->k / PITH_STEP, pith_quant_layout_of(p->type).block != 0) : 1;
 }
 
+cudaError_t pith_cuda_product_built(void) {
+    cudaFuncAttributes of;
+    const cudaError_t e = cudaFuncGetAttributes(&of, pith::built_for);
+    cudaGetLastError(); // told here, and no error of what comes next
+    return e;
+}
+
 cudaError_t pith_cuda_product_launch(const pith_cuda_product *in, cudaStream_t stream) {
     using namespace pith;
     const pith_quant_layout l = pith_quant_layout_of(in->type);

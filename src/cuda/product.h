@@ -63,6 +63,9 @@ uint32_t pith_cuda_product_parts(const pith_cuda_product *);
 // the launch says.
 cudaError_t pith_cuda_product_launch(const pith_cuda_product *, cudaStream_t);
 
+// Fails where this build has no code for the calling thread's device. All kernels are built for the same ones.
+cudaError_t pith_cuda_product_built(void);
+
 #ifdef __cplusplus
 }
 #endif

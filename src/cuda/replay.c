@@ -149,7 +149,9 @@ static pith_status prepare_gemm(pith_plan *p, pith_error *err) {
                 !(cuda->slab = pith_cuda_new(cuda, SLAB_BYTES, "products", err)))
                 return PITH_E_MEMORY;
             const cudaError_t e = pith_cuda_gemm_create(&cuda->gemm);
-            if (e) return pith_fail(err, PITH_E_UNSUPPORTED, "cuda:%d: cuBLASLt is missing or too old", cuda->device);
+            if (e)
+                return pith_fail(err, PITH_E_UNSUPPORTED, "cuda:%d: cuBLASLt is missing, too old, or has no memory",
+                                 cuda->device);
         }
         slab s;
         for (uint32_t j = 0; j < l->n_matrices; j++)
@@ -385,7 +387,7 @@ void pith_cuda_forget(pith_plan *p) {
 
 // The launches of a decode step differ from replay to replay in nothing but the memory that they read.
 void pith_cuda_warm(pith_plan *p, float *logits) {
-    pith_cuda *cuda = p->cuda;
+    pith_cuda *cuda = pith_cuda_enter(&p->cuda->base);
     pith_cuda_forget(p);
     cudaGraph_t graph = NULL;
     if (!PITH_CUDA_DO(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal))) return;
@@ -399,7 +401,7 @@ void pith_cuda_warm(pith_plan *p, float *logits) {
 }
 
 void pith_cuda_replay(pith_plan *p, const pith_step *step) {
-    pith_cuda *cuda = p->cuda;
+    pith_cuda *cuda = pith_cuda_enter(&p->cuda->base);
     pith_cuda_flush_updates(cuda);
     send_inputs(p, step);
     if (p->shape.cls != PITH_CLASS_DECODE) {

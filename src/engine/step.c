@@ -228,7 +228,10 @@ static pith_status prefill(pith_engine *e, pith_error *err) {
 
     s->n_cached = end;
     keep_chunk(e, s, first, end);
-    if (end == s->n_tokens) s->phase = PITH_READY, s->logits = e->prefill_logits;
+    if (end == s->n_tokens) {
+        s->phase = PITH_READY, s->logits = e->prefill_logits;
+        if (e->backend->ops->wait) e->backend->ops->wait(e->backend); // as the draw would, for prefill_s
+    }
     s->prefill_s += pith_seconds() - start;
     return PITH_OK;
 }

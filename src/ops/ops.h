@@ -155,6 +155,8 @@ typedef struct pith_ops {
     // Running operations do not fail one by one. Asked after each step: what a device has reported since it was made,
     // after which nothing that it computed can be believed.
     pith_status (*check)(const pith_backend *, pith_error *);
+    // NULL, or returns when everything that was asked for is done. Nothing needs it but a clock.
+    void (*wait)(pith_backend *);
 
     // ------------------------------------------------------------------------------ memory
 

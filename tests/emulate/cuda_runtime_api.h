@@ -17,6 +17,7 @@ typedef enum cudaError {
     cudaErrorNoDevice,
     cudaErrorMisalignedAddress,
     cudaErrorNotSupported,
+    cudaErrorInvalidResourceHandle,
     cudaErrorUnknown
 } cudaError_t;
 cudaError_t cudaGetLastError(void);

@@ -1,6 +1,7 @@
 // CUDA's runtime, on the host, as late as it may be: what is asked of a stream is kept and done when somebody waits for
 // it. So a host that writes again what a copy has not read, or reads what nobody waited for, is seen to do so. Streams
-// are all of the kind that waits for no other (the default stream too); a graph is a list of such work.
+// are all of the kind that waits for no other (the default stream too); a graph is a list of such work. There are two
+// devices, with one memory, and each thread has its own current one: a kernel cannot be launched into another's stream.
 #include <deque>
 #include <map>
 #include <memory>
@@ -15,6 +16,7 @@ using work = std::function<void()>;
 using work_list = std::deque<work>;
 
 struct CUstream_st {
+    int device = -1; // any
     work_list waiting;
     uint64_t n_done = 0;
     std::unique_ptr<work_list> captured; // while a graph is made of what is asked for
@@ -34,6 +36,9 @@ namespace {
 
 constexpr size_t DEVICE_BYTES = 384 << 20; // too few to measure how fast they are read
 constexpr size_t UNASKED_SHARED = 48 << 10;
+constexpr int DEVICES = 2;
+
+thread_local int current_device = 0;
 
 struct card {
     cudaError_t last = cudaSuccess;
@@ -50,6 +55,13 @@ card &the_card() {
 
 cudaError_t fail(cudaError_t e) { return the_card().last = e; }
 cudaStream_t stream_of(cudaStream_t s) { return s ? s : &the_card().default_stream; }
+
+// While a graph is made memory is neither taken nor given back.
+bool captures(const card &c) {
+    for (cudaStream_t s : c.streams)
+        if (s->captured) return true;
+    return false;
+}
 
 void run_until(cudaStream_t s, uint64_t n) {
     while (s->n_done < n && !s->waiting.empty()) {
@@ -90,6 +102,8 @@ cudaError_t launch(const void *kernel, const cudaLaunchConfig_t &c, work run) {
     if (c.dynamicSmemBytes > UNASKED_SHARED &&
         (allowed == the_card().shared_of.end() || c.dynamicSmemBytes > allowed->second))
         return fail(cudaErrorInvalidValue);
+    const int device = stream_of(c.stream)->device;
+    if (device >= 0 && device != current_device) return fail(cudaErrorInvalidResourceHandle);
     enqueue(c.stream, [=] { run_grid(grid, c.blockDim.x, c.dynamicSmemBytes, run); });
     return cudaSuccess;
 }
@@ -106,15 +120,18 @@ cudaError_t cudaGetLastError(void) {
 const char *cudaGetErrorString(cudaError_t e) {
     static const char *const names[] = {"no error",     "invalid value", "out of memory",      "invalid configuration",
                                         "no driver",    "no device",     "misaligned address", "not supported",
-                                        "unknown error"};
+                                        "invalid resource", "unknown error"};
     return names[e];
 }
 
 // ------------------------------------------------------------------------------------------------------- the device
 
-cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
-cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : fail(cudaErrorInvalidValue); }
+cudaError_t cudaGetDeviceCount(int *n) { return *n = DEVICES, cudaSuccess; }
+cudaError_t cudaGetDevice(int *device) { return *device = current_device, cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= DEVICES) return fail(cudaErrorInvalidValue);
+    return current_device = device, cudaSuccess;
+}
 cudaError_t cudaSetDeviceFlags(unsigned) { return cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int) {
     *p = {"emulated", 8, 0};
@@ -131,6 +148,7 @@ cudaError_t cudaDeviceSynchronize(void) {
 
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     card &c = the_card();
+    if (captures(c)) return fail(cudaErrorNotSupported);
     if (bytes > DEVICE_BYTES - c.n_bytes) return fail(cudaErrorMemoryAllocation);
     if (!(*p = emulate::guarded_new(bytes))) return fail(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
@@ -141,7 +159,7 @@ cudaError_t cudaFree(void *p) {
     card &c = the_card();
     if (!p) return cudaSuccess;
     const auto at = c.memory.find((uintptr_t)p);
-    if (at == c.memory.end()) return fail(cudaErrorInvalidValue);
+    if (at == c.memory.end() || captures(c)) return fail(cudaErrorInvalidValue);
     cudaDeviceSynchronize();
     emulate::guarded_delete(p, at->second);
     c.n_bytes -= at->second;
@@ -198,6 +216,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) {
     if (flags != cudaStreamNonBlocking) return fail(cudaErrorNotSupported);
     the_card().streams.insert(*s = new CUstream_st);
+    (*s)->device = current_device;
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
