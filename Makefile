@@ -82,8 +82,8 @@ test-cuda: ready-to-test ## the tests of the CUDA kernels and of the engine on a
 	@command -v nvcc > /dev/null || { echo "test-cuda: skipped, no nvcc"; exit 0; }; \
 	CUDA="$(or $(CUDA),90)" tests/cuda/run.sh build && tests/cuda/run.sh check && \
 	$(CONFIGURE) -B build/cuda -DPITH_CUDA="$(or $(CUDA),90)" -DPITH_TESTS=ON > build/configure.log && \
-	$(COMPILE) build/cuda -j $(JOBS) --target test_device && \
-	build/cuda/tests/test_device || { [ $$? = 77 ] && echo "test-cuda: skipped, no device"; }
+	$(COMPILE) build/cuda -j $(JOBS) --target test_device test_rpc_device && \
+	build/cuda/tests/test_device && PITH_ROOT=. build/cuda/tests/test_rpc_device || { [ $$? = 77 ] && echo "test-cuda: skipped, no device"; }
 
 fuzz: ready-to-test ## each fuzz target for FUZZ_SECONDS (60); finds go to build/fuzz
 	@CC=clang CXX=clang++ $(CONFIGURE) -B build/fuzz -DPITH_FUZZ=ON -DPITH_SANITIZE=address,undefined > build/configure.log

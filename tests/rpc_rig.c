@@ -1,82 +1,8 @@
 #include "rpc_rig.h"
 
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
+#include "t.h"
 
-#include "cpu/events.h"
-
-enum { MAX_LANES = 16, MAX_TOKENS = 640, MAX_PAGES = MAX_TOKENS / PITH_PAGE_ROWS };
-
-// ---------------------------------------------------------------------------- the operations, on one thread
-
-// What a backend of the real engine holds for events.
-typedef struct rig_backend {
-    pith_backend base;
-    const pith_cpu_kernels *kernels;
-    pith_geometry geo;
-    uint32_t n;      // room: candidates per lane
-    uint32_t *rows;  // (G, n)
-    float *score;    // (H, n)
-    uint32_t *keep;  // (G, n)
-    float *scratch;  // for mass, pooling
-    uint32_t *order; // (n) for top
-} rig_backend;
-
-static rig_backend *rig_of(pith_backend *b) { return (rig_backend *)(void *)b; }
-
-static void op_candidates(pith_backend *b, const pith_group *group, const pith_span *protect, uint32_t n_protect,
-                          uint32_t n_tail, pith_scores *out) {
-    rig_backend *rig = rig_of(b);
-    *out = (pith_scores){.n_layers = 1, .rows = rig->rows, .score = rig->score, .keep = rig->keep};
-    for (uint32_t g = 0; g < rig->geo.n_kv_heads; g++) {
-        const uint32_t n = pith_candidates_lane(group->pages, &group->lanes[g], protect, n_protect, n_tail,
-                                                rig->rows + (size_t)g * out->n);
-        if (g == 0) out->n = n;
-        assert_int_equal(n, out->n);
-    }
-}
-
-static void op_mass(pith_backend *b, const pith_group *group, const uint32_t *slots, uint32_t n_slots, pith_arith arith,
-                    pith_scores *s) {
-    rig_backend *rig = rig_of(b);
-    const uint32_t heads = rig->geo.n_heads / rig->geo.n_kv_heads;
-    const float *q =
-        group->window->q + (size_t)group->layer * group->window->cap * rig->geo.n_heads * rig->geo.head_dim;
-    for (uint32_t g = 0; g < rig->geo.n_kv_heads; g++)
-        pith_mass_lane(rig->kernels, group->pages, &group->lanes[g], g, q, slots, n_slots, s->rows + (size_t)g * s->n,
-                       s->n, arith, s->score + (size_t)g * heads * s->n, rig->scratch);
-    s->n_sets = rig->geo.n_heads;
-}
-
-static void op_aggregate(pith_backend *b, const pith_geometry *geo, pith_aggregate aggregate, pith_arith arith,
-                         pith_scores *s) {
-    (void)b;
-    pith_aggregate_scores(geo, aggregate, arith, s->n, s->score);
-    s->n_sets = aggregate == PITH_AGG_LAYER ? 1 : geo->n_kv_heads;
-}
-
-static void op_pool(pith_backend *b, pith_pool pool, uint32_t width, pith_arith arith, pith_scores *s) {
-    pith_pool_scores(pool, width, arith, s->n_sets, s->n, s->score, rig_of(b)->scratch);
-}
-
-static void op_top(pith_backend *b, pith_scores *s, uint32_t k) {
-    s->n_keep = k;
-    for (uint32_t set = 0; set < s->n_sets; set++)
-        pith_top_scores(s->score + (size_t)set * s->n, s->n, k, s->keep + (size_t)set * k, rig_of(b)->order);
-}
-
-static const pith_ops rig_ops = {
-    .name = "rig",
-    .candidates = op_candidates,
-    .mass = op_mass,
-    .aggregate = op_aggregate,
-    .pool = op_pool,
-    .top = op_top,
-};
+enum { MAX_PAGES = RIG_MOST_TOKENS / PITH_PAGE_ROWS };
 
 // ------------------------------------------------------------------------------------------- one running case
 
@@ -84,18 +10,19 @@ typedef struct rig {
     const rig_case *c;
     pith_spec spec;
     pith_policy_state state;
-    rig_backend backend;
+    const rig_side *side;
+    pith_backend *backend;
     pith_pages pages;
-    pith_lane lanes[RIG_LAYERS * MAX_LANES]; // (n_layers, G)
-    pith_page_id ids[RIG_LAYERS * MAX_LANES][MAX_PAGES];
+    pith_lane lanes[RIG_LAYERS * RIG_MOST_LANES]; // (n_layers, G)
+    pith_page_id ids[RIG_LAYERS * RIG_MOST_LANES][MAX_PAGES];
     pith_span protect[RIG_TURNS];
     uint32_t n_protect;
     pith_window window;
-    float *q, *k;                // (n_layers, N, H, d), (n_layers, N, G, d): the whole timeline, for the oracle
-    uint32_t n;                  // N
-    uint32_t number[MAX_TOKENS]; // by position: i for the i-th generated token, 0 for a prompt's
+    float *q, *k;                     // (n_layers, N, H, d), (n_layers, N, G, d): the whole timeline, for the oracle
+    uint32_t n;                       // N
+    uint32_t number[RIG_MOST_TOKENS]; // by position: i for the i-th generated token, 0 for a prompt's
     uint32_t n_generated, n_events;
-    uint64_t period, recent; // P and R
+    uint64_t period; // P
     uint64_t random;
 } rig;
 
@@ -113,64 +40,58 @@ static uint64_t mix(uint64_t x) { // the finaliser of splitmix64
 }
 static uint32_t draw(rig *r, uint32_t n) { return (uint32_t)(mix(r->random += 0x9e3779b97f4a7c15u) >> 32) % n; }
 
-static void *zeros(size_t count, size_t size) {
-    void *p = calloc(count ? count : 1, size);
-    assert_non_null(p);
-    return p;
-}
-
 static uint64_t number_in(const char *spec, const char *key) {
     const char *at = strstr(spec, key);
     assert_non_null(at);
     return strtoull(at + strlen(key), NULL, 10);
 }
 
-static void rig_open(rig *r, const rig_case *c) {
-    *r = (rig){.c = c, .random = c->seed};
+static pith_spec spec_of(const rig_case *c) {
+    pith_spec spec;
     pith_error err;
-    if (pith_spec_parse(c->spec, &r->spec, &err)) fail_msg("%s", err.msg);
-    r->period = number_in(r->spec.text, ":p=");
-    r->recent = number_in(r->spec.text, ",r=");
-    uint32_t n_generated = 0;
-    for (uint32_t t = 0; t < RIG_TURNS; t++) r->n += c->turns[t][0] + c->turns[t][1], n_generated += c->turns[t][1];
-    assert_true(r->n <= MAX_TOKENS && c->n_kv_heads <= MAX_LANES);
+    if (pith_spec_parse(c->spec, &spec, &err)) fail_msg("%s", err.msg);
+    return spec;
+}
 
-    const pith_geometry geo = {RIG_LAYERS, c->n_heads, c->n_kv_heads, c->head_dim, c->elt_bytes};
-    r->pages = (pith_pages){.page_bytes = pith_page_bytes(&geo), .geo = geo};
-    r->pages.base = aligned_alloc(PITH_PAGE_ALIGN, r->pages.page_bytes * RIG_LAYERS * c->n_kv_heads * MAX_PAGES);
+static void open_pages(rig *r, const pith_geometry *geo, uint32_t n_pages) {
+    r->pages = (pith_pages){.page_bytes = pith_page_bytes(geo), .geo = *geo};
+    r->pages.base = aligned_alloc(PITH_PAGE_ALIGN, r->pages.page_bytes * n_pages);
     assert_non_null(r->pages.base);
-    // all bits set: NaN in f16 and f32, so that garbage which reaches a result is seen
-    memset(r->pages.base, 0xff, r->pages.page_bytes * RIG_LAYERS * c->n_kv_heads * MAX_PAGES);
-    for (uint32_t lane = 0, id = 0; lane < pith_n_lanes(&geo); lane++) {
+    // all bits set: NaN in every type, so that garbage which reaches a result is seen
+    memset(r->pages.base, 0xff, r->pages.page_bytes * n_pages);
+    for (uint32_t lane = 0, id = 0; lane < pith_n_lanes(geo); lane++) {
         for (uint32_t p = 0; p < MAX_PAGES; p++) r->ids[lane][p] = id++;
         r->lanes[lane] = (pith_lane){.pages = r->ids[lane], .cap_pages = MAX_PAGES};
     }
+}
+
+static void rig_open(rig *r, const rig_case *c, const rig_side *side) {
+    *r = (rig){.c = c, .side = side, .spec = spec_of(c), .random = c->seed};
+    r->period = number_in(r->spec.text, ":p=");
+    uint32_t n_generated = 0;
+    for (uint32_t t = 0; t < RIG_TURNS; t++) r->n += c->turns[t][0] + c->turns[t][1], n_generated += c->turns[t][1];
+    assert_true(r->n <= RIG_MOST_TOKENS && c->n_kv_heads <= RIG_MOST_LANES);
 
     const pith_policy *policy = r->spec.policy;
-    rig_backend *b = &r->backend;
-    *b = (rig_backend){.base.ops = &rig_ops, .geo = geo};
-    b->kernels = pith_cpu_kernels_choose(getenv("PITH_DISABLE_CPU"));
-    b->n = policy->max_candidates(&r->spec.params, &r->state, n_generated); // exactly: one more would be out of bounds
-    b->rows = zeros((size_t)c->n_kv_heads * b->n, sizeof *b->rows);
-    b->score = zeros((size_t)c->n_heads * b->n, sizeof *b->score);
-    b->keep = zeros((size_t)c->n_kv_heads * b->n, sizeof *b->keep);
-    b->order = zeros(b->n, sizeof *b->order);
-    size_t scratch = pith_mass_scratch(&geo, b->n, policy->max_queries(&r->spec.params));
-    b->scratch = zeros(scratch > b->n ? scratch : b->n, sizeof *b->scratch);
-
     r->window.cap = policy->window(&r->spec.params);
-    r->window.q = zeros((size_t)RIG_LAYERS * r->window.cap * c->n_heads * c->head_dim, sizeof *r->window.q);
-    r->q = zeros((size_t)RIG_LAYERS * r->n * c->n_heads * c->head_dim, sizeof *r->q);
-    r->k = zeros((size_t)RIG_LAYERS * r->n * c->n_kv_heads * c->head_dim, sizeof *r->k);
+    const rig_room room = {
+        .geo = {RIG_LAYERS, c->n_heads, c->n_kv_heads, c->head_dim, c->elt_bytes},
+        .n_pages = RIG_LAYERS * c->n_kv_heads * MAX_PAGES,
+        // exactly: one more would be out of bounds
+        .n_candidates = policy->max_candidates(&r->spec.params, &r->state, n_generated),
+        .n_queries = policy->max_queries(&r->spec.params),
+        .window_cap = r->window.cap,
+    };
+    open_pages(r, &room.geo, room.n_pages);
+    r->window.q = t_new((size_t)RIG_LAYERS * r->window.cap * c->n_heads * c->head_dim * sizeof *r->window.q);
+    r->q = t_new((size_t)RIG_LAYERS * r->n * c->n_heads * c->head_dim * sizeof *r->q);
+    r->k = t_new((size_t)RIG_LAYERS * r->n * c->n_kv_heads * c->head_dim * sizeof *r->k);
+    r->backend = side->open(&room);
 }
 
 static void rig_close(rig *r) {
+    r->side->close();
     free(r->pages.base);
-    free(r->backend.rows);
-    free(r->backend.score);
-    free(r->backend.keep);
-    free(r->backend.order);
-    free(r->backend.scratch);
     free(r->window.q);
     free(r->q);
     free(r->k);
@@ -178,11 +99,14 @@ static void rig_close(rig *r) {
 
 // ---------------------------------------------------------------------------------------------------- the data
 
-// EXACT keys: d-1 signs, then a number in [0, 2048) / 2048 that no other position of the lane has.
+// Keys this large leave queries that f16 has.
+static const float unit = 512;
+
+// EXACT keys, in units: d-1 signs, then a number in [0, 2048) / 2048 that no other position of the lane has.
 static void draw_code(rig *r, float *k, uint32_t pos) {
     const uint32_t d = r->c->head_dim;
-    for (uint32_t i = 0; i + 1 < d; i++) k[i] = draw(r, 2) ? 1.0f : -1.0f;
-    k[d - 1] = (float)(pos * 1031 % 2048) / 2048; // exact in f16
+    for (uint32_t i = 0; i + 1 < d; i++) k[i] = draw(r, 2) ? unit : -unit;
+    k[d - 1] = unit * (float)(pos * 1031 % 2048) / 2048; // exact in f16
 }
 
 // How many of the candidates of the next compression match q best. They are the generated tokens up to number (k+1)P
@@ -204,13 +128,13 @@ static uint32_t best_matches(rig *r, uint32_t layer, uint32_t lane_of_layer, con
     return count;
 }
 
-// Signs times `large`, some of them 0 ("do not care"), such that the weight is spread over 1, 2, 4, ... candidates.
+// Signs times `large`, most of them 0 ("do not care"), such that the weight is spread over 1, 2, 4, ... candidates.
 static void draw_match(rig *r, float *q, uint32_t layer, uint32_t lane_of_layer) {
-    const float large = 8192; // two signs more make 2 * 8192 / sqrt(d) in the exponent: exp of the negative is 0
+    const float large = 8192 / unit; // two signs more make 2 * 8192 / sqrt(d) in the exponent: exp of the negative is 0
     const uint32_t d = r->c->head_dim;
     for (uint32_t attempt = 0; attempt < 1000; attempt++) {
-        const uint32_t care = 1 + draw(r, 8); // of 8
-        for (uint32_t i = 0; i + 1 < d; i++) q[i] = draw(r, 8) >= care ? 0 : draw(r, 2) ? large : -large;
+        const uint32_t care = 1 + draw(r, 8); // of d / 2: with more of them matches are rarely equal
+        for (uint32_t i = 0; i + 1 < d; i++) q[i] = draw(r, d / 2) >= care ? 0 : draw(r, 2) ? large : -large;
         q[d - 1] = 0;
         const uint32_t n = best_matches(r, layer, lane_of_layer, q);
         if ((n & (n - 1)) == 0) return; // also when no candidate exists yet: such a query is never used
@@ -222,7 +146,8 @@ static void draw_match(rig *r, float *q, uint32_t layer, uint32_t lane_of_layer)
 // decides between equal matches, so that there is one best candidate whatever they are.
 static void draw_single(rig *r, float *q) {
     const uint32_t d = r->c->head_dim;
-    for (uint32_t i = 0; i < d; i++) q[i] = i + 1 < d && draw(r, 2) ? -0x1p24f : 0x1p24f;
+    const float large = 0x1p24f / unit;
+    for (uint32_t i = 0; i < d; i++) q[i] = i + 1 < d && draw(r, 2) ? -large : large;
 }
 
 static void draw_multiples(rig *r, float *x, uint32_t n, uint32_t per_unit) { // in [-2, 2)
@@ -240,10 +165,20 @@ static void draw_by_hand(rig *r, uint32_t pos, float *q, float *k) {
     q[by_hand[i]] = 0x1p14f;
 }
 
+// Is a query used before its candidates exist, or at several compressions?
+static bool reuses_queries(const pith_spec *spec) {
+    if (strstr(spec->text, "compat=1")) return false;
+    return strstr(spec->text, "sel=prompt") || number_in(spec->text, ",r=") > number_in(spec->text, ":p=");
+}
+
+bool rig_fits_bf16(const rig_case *c) {
+    const pith_spec spec = spec_of(c);
+    return c->kind != RANDOM && !(c->kind == EXACT && reuses_queries(&spec)); // else the code's last element decides
+}
+
 static void draw_token(rig *r, uint32_t pos, bool prompt) {
     const rig_case *c = r->c;
-    const bool compat = strstr(r->spec.text, "compat=1");
-    const bool reused = !compat && (strstr(r->spec.text, "sel=prompt") || r->recent > r->period);
+    const bool reused = reuses_queries(&r->spec);
     for (uint32_t layer = 0; layer < RIG_LAYERS; layer++) {
         float *q = query_at(r, layer, pos), *k = key_at(r, layer, pos);
         switch (c->kind) {
@@ -268,44 +203,18 @@ static void draw_token(rig *r, uint32_t pos, bool prompt) {
 static void append(rig *r, uint32_t pos, int32_t slot) {
     const rig_case *c = r->c;
     const size_t q_len = (size_t)c->n_heads * c->head_dim;
-    static const float no_value[PITH_MAX_HEAD_DIM];
     for (uint32_t layer = 0; layer < RIG_LAYERS; layer++) {
         for (uint32_t g = 0; g < c->n_kv_heads; g++) {
             pith_lane *lane = &r->lanes[layer * c->n_kv_heads + g];
             lane->n_rows++;
-            pith_append_row(r->backend.kernels, &r->pages, lane, lane->n_rows - 1,
-                            key_at(r, layer, pos) + (size_t)g * c->head_dim, no_value, (int32_t)pos);
+            r->side->write_row(&r->pages, lane, lane->n_rows - 1, key_at(r, layer, pos) + (size_t)g * c->head_dim,
+                               (int32_t)pos);
         }
         assert_true(slot < (int32_t)r->window.cap);
         if (slot >= 0)
             memcpy(r->window.q + ((size_t)layer * r->window.cap + (uint32_t)slot) * q_len, query_at(r, layer, pos),
                    q_len * sizeof(float));
     }
-}
-
-static void move_row(const pith_pages *pages, const pith_lane *lane, uint32_t to, uint32_t from) {
-    const pith_geometry *geo = &pages->geo;
-    uint8_t *dst = pith_page_at(pages, lane->pages[to / PITH_PAGE_ROWS]);
-    const uint8_t *src = pith_page_at(pages, lane->pages[from / PITH_PAGE_ROWS]);
-    for (uint32_t i = 0; i < geo->head_dim; i++)
-        memmove(dst + pith_k_index(geo, to % PITH_PAGE_ROWS, i) * geo->elt_bytes,
-                src + pith_k_index(geo, from % PITH_PAGE_ROWS, i) * geo->elt_bytes, geo->elt_bytes);
-    *pith_lane_pos(pages, lane, to) = *pith_lane_pos(pages, lane, from);
-}
-
-static void compact(rig *r, pith_lane *lane, const uint32_t *rows, uint32_t n, const uint32_t *keep, uint32_t n_keep) {
-    uint32_t to = 0, candidate = 0, kept = 0;
-    for (uint32_t row = 0; row < lane->n_rows; row++) {
-        bool stays = true;
-        if (candidate < n && rows[candidate] == row) {
-            stays = kept < n_keep && keep[kept] == candidate;
-            kept += stays;
-            candidate++;
-        }
-        if (stays) move_row(&r->pages, lane, to++, row);
-    }
-    assert_int_equal(kept, n_keep); // fails when `keep` is not ascending, unique and in range
-    lane->n_rows = to;
 }
 
 static void print_event(rig *r, FILE *trace, uint32_t seq, uint32_t layer, int head, uint32_t before, pith_lane *lane) {
@@ -318,26 +227,45 @@ static void print_event(rig *r, FILE *trace, uint32_t seq, uint32_t layer, int h
     fprintf(trace, "]}\n");
 }
 
+static void expect_same_rows(const rig *r, const pith_lane *a, const pith_lane *b) {
+    assert_int_equal(a->n_rows, b->n_rows);
+    for (uint32_t row = 0; row < a->n_rows; row++)
+        assert_int_equal(*pith_lane_pos(&r->pages, a, row), *pith_lane_pos(&r->pages, b, row));
+}
+
+// The layers of the group have been compressed; their lanes' numbers of rows follow.
+static void settle_layers(rig *r, const pith_event *event, FILE *trace, uint32_t seq) {
+    const uint32_t n_lanes = r->c->n_kv_heads;
+    const pith_scores *s = &event->scores;
+    const bool shared = s->n_sets == 1; // one set serves the layer, one line tells it
+    for (uint32_t i = 0; i < event->group.n_layers * n_lanes; i++) {
+        const uint32_t layer = event->group.layer + i / n_lanes, g = i % n_lanes;
+        pith_lane *lane = &r->lanes[layer * n_lanes + g];
+        const uint32_t before = lane->n_rows;
+        lane->n_rows -= s->n - s->n_keep;
+        if (!shared || g == 0) print_event(r, trace, seq, layer, shared ? -1 : (int)g, before, lane);
+        else expect_same_rows(r, lane, lane - g);
+    }
+}
+
 static void compress(rig *r, FILE *trace, uint32_t seq) {
-    const rig_case *c = r->c;
-    for (uint32_t layer = 0; layer < RIG_LAYERS; layer++) {
-        pith_lane *lanes = &r->lanes[layer * c->n_kv_heads];
+    const rig_side *side = r->side;
+    for (uint32_t layer = 0; layer < RIG_LAYERS; layer += side->n_layers) {
         pith_event event = {
-            .backend = &r->backend.base,
-            .group = {.pages = &r->pages, .lanes = lanes, .window = &r->window, .layer = layer, .n_layers = 1},
+            .backend = r->backend,
+            .group = {.pages = &r->pages,
+                      .lanes = &r->lanes[layer * r->c->n_kv_heads],
+                      .window = &r->window,
+                      .layer = layer,
+                      .n_layers = side->n_layers},
             .protect = r->protect,
             .n_protect = r->n_protect,
         };
+        if (side->enter) side->enter(&event);
         r->spec.policy->select(&r->spec.params, &r->state, &event);
-        const pith_scores *s = &event.scores;
-        assert_true(s->n_sets == 1 || s->n_sets == c->n_kv_heads);
-        const bool shared = s->n_sets == 1; // one set serves the layer, one line tells it
-        for (uint32_t g = 0; g < c->n_kv_heads; g++) {
-            const uint32_t before = lanes[g].n_rows;
-            compact(r, &lanes[g], s->rows + (size_t)g * s->n, s->n, s->keep + (size_t)(shared ? 0 : g) * s->n_keep,
-                    s->n_keep);
-            if (!shared || g == 0) print_event(r, trace, seq, layer, shared ? -1 : (int)g, before, &lanes[g]);
-        }
+        assert_true(event.scores.n_sets == 1 || event.scores.n_sets == r->c->n_kv_heads);
+        side->compact(&event);
+        settle_layers(r, &event, trace, seq);
     }
     r->spec.policy->settle(&r->spec.params, &r->state);
     r->n_events++;
@@ -363,13 +291,16 @@ static void run(rig *r, FILE *trace, uint32_t seq) {
     }
 }
 
-void rig_play(const rig_case *c, uint32_t seq, FILE *trace, FILE *data, size_t *n_q, size_t *n_k) {
+void rig_play(const rig_case *c, const rig_side *side, uint32_t seq, FILE *trace, FILE *data, size_t *n_q,
+              size_t *n_k) {
     static rig r;
-    rig_open(&r, c);
+    rig_open(&r, c, side);
     run(&r, trace, seq);
     *n_q = (size_t)RIG_LAYERS * r.n * c->n_heads * c->head_dim;
     *n_k = (size_t)RIG_LAYERS * r.n * c->n_kv_heads * c->head_dim;
-    assert_int_equal(fwrite(r.q, sizeof *r.q, *n_q, data), *n_q);
-    assert_int_equal(fwrite(r.k, sizeof *r.k, *n_k, data), *n_k);
+    if (data) {
+        assert_int_equal(fwrite(r.q, sizeof *r.q, *n_q, data), *n_q);
+        assert_int_equal(fwrite(r.k, sizeof *r.k, *n_k, data), *n_k);
+    }
     rig_close(&r);
 }

@@ -288,7 +288,7 @@ static void a_thread_may_step_what_another_made(void **state) {
 
 // What was kept. A policy that scores rows decides close calls otherwise where activations are rounded otherwise: how
 // many events and rows there are is the same, which rows nearly so. (On inputs that leave nothing to rounding the rows
-// are the same bit for bit: cuda/test_events.cu.)
+// are the same bit for bit: cuda/test_rpc_device.c.)
 typedef struct kept {
     uint32_t n_events, n_rows;
     int32_t rows[4096]; // positions, event after event

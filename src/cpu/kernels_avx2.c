@@ -152,7 +152,7 @@ INLINE float max8(__m256 x) {
 // exp(x[i] - shift) into x for n entries, a multiple of 16; sum: the partial sums so far, 8 and 8.
 INLINE void exp_into(float *x, uint32_t n, float shift, __m256 sum[2]) {
     const __m256 by = _mm256_set1_ps(shift);
-    PITH_UNROLL for (uint32_t i = 0; i < n; i += 16) {
+    PITH_UNROLL_2 for (uint32_t i = 0; i < n; i += 16) {
         const __m256 y0 = exp8(_mm256_sub_ps(_mm256_loadu_ps(x + i), by));
         const __m256 y1 = exp8(_mm256_sub_ps(_mm256_loadu_ps(x + i + 8), by));
         sum[0] = _mm256_add_ps(sum[0], y0), sum[1] = _mm256_add_ps(sum[1], y1);
