@@ -1,5 +1,5 @@
 // A real model, TinyLlama-1.1B-Chat, on real text: our logits against libllama's, teacher-forced, and its vocabulary
-// there and back. Skipped where models/tinyllama-1.1b-chat.gguf is missing (`make demo` fetches it), and when
+// there and back. Skipped where models/tinyllama-1.1b-chat.gguf is missing (`make test` fetches it), and when
 // PITH_TEST_QUICK is set: for repeated runs under sanitizers or with fewer instructions.
 #include "calls.h"
 
