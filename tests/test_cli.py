@@ -7,11 +7,37 @@ import select
 import signal
 import subprocess
 import tempfile
+import tty
 import unittest
 
 PITH, BIN = os.environ["PITH_PROGRAM"], os.environ["PITH_TEST_BIN"]
 FOLDER = tempfile.TemporaryDirectory()
 MODEL = os.path.join(FOLDER.name, "tiny.gguf")
+THINKER = os.path.join(FOLDER.name, "thinker.gguf")  # its template opens a thought, and drops old ones
+
+TEMPLATE = (b"{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+            b"{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+            b"{% if add_generation_prompt %}<think>\n{% endif %}")
+DROPPING = (b"{% for m in messages %}<|im_start|>{{ m.role }}\n"
+            b"{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+            b"{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}")
+
+
+def make_models():
+    maker = os.path.join(BIN, "tiny_model_main")
+    subprocess.run([maker, "--arch", "qwen2", "--type", "q8_0", "--out", MODEL], check=True)
+    subprocess.run([maker, "--arch", "qwen2", "--type", "q8_0", "--thinks", "--out", THINKER], check=True)
+    with open(THINKER, "rb") as f:
+        data = f.read()
+    assert data.count(TEMPLATE) == 1 and len(DROPPING) <= len(TEMPLATE)
+    padded = DROPPING.replace(b"{% endif", b"{%" + b" " * (len(TEMPLATE) - len(DROPPING) + 1) + b"endif")
+    with open(THINKER, "wb") as f:
+        f.write(data.replace(TEMPLATE, padded))
+
+
+def said(role, text):
+    """A message as the tiny models' templates write it."""
+    return f"<|im_start|>{role}\n{text}<|im_end|>\n"
 
 
 def run(*args, text=None, raw=None):
@@ -22,13 +48,28 @@ def run(*args, text=None, raw=None):
 
 
 def answer(*args, **more):
-    code, out, err = run("run", "-m", MODEL, *args, **more)
+    model = () if "-m" in args else ("-m", MODEL)
+    code, out, err = run("run", *model, *args, **more)
     assert code == 0, err
     return out, err
 
 
 def as_json(*args, **more):
     return json.loads(answer("--json", *args, **more)[0])
+
+
+def first_seed(accepts):
+    """Options whose answer is accepted: models of random weights seldom do what a test is about."""
+    for seed in range(300):
+        option = ("--seed", str(seed))
+        if accepts(option):
+            return option
+    raise AssertionError("no seed's answer is accepted")
+
+
+def has_one_thought(text):
+    thought, mark, rest = text.partition("</think>")
+    return mark and rest.strip() and "think>" not in thought + rest
 
 
 class Answers(unittest.TestCase):
@@ -101,6 +142,33 @@ class Answers(unittest.TestCase):
         prompts = [int(n) for n in re.findall(r"tokens +(\d+) prompt", err)]
         self.assertEqual(prompts, sorted(prompts))
 
+    def test_old_thinking_is_no_part_of_the_next_prompt(self):
+        common = ("-m", THINKER, "-n", "100", "--ignore-eos", "--policy", "full", "--threads", "1")
+        seed = first_seed(lambda option: has_one_thought(as_json(*common, *option, "-p", "one")["text"]))
+        code, out, err = run("run", *common, *seed, "-i", "--json", text="one\ntwo\n")
+        self.assertEqual(code, 0, err)
+        first, second = [json.loads(line) for line in out.splitlines()]
+
+        def fresh(remembered):
+            prompt = said("user", "one") + said("assistant", remembered) + said("user", "two")
+            return as_json(*common, *seed, "--raw", "-p", prompt + "<|im_start|>assistant\n<think>\n")
+        want, other = fresh(first["text"].split("</think>")[1]), fresh(first["text"])
+        self.assertEqual(second["text"], want["text"])
+        self.assertEqual(second["kv"]["rows_full"], want["kv"]["rows_full"])
+        self.assertNotEqual(second["text"], other["text"])
+
+    def test_the_system_message_is_in_front(self):
+        common = ("-n", "30", "--ignore-eos")
+        rendered = said("system", "Be brief.") + said("user", "Why?") + "<|im_start|>assistant\n"
+        want = as_json(*common, "--raw", "-p", rendered)
+        got = as_json(*common, "--system", "Be brief.", "-p", "Why?")
+        self.assertEqual((got["text"], got["prompt_tokens"]), (want["text"], want["prompt_tokens"]))
+        talk = as_json(*common, "--system", "Be brief.", "-i", text="Why?\n")
+        self.assertEqual((talk["text"], talk["prompt_tokens"]), (want["text"], want["prompt_tokens"]))
+        without = as_json(*common, "-p", "Why?")
+        self.assertNotEqual(got["text"], without["text"])
+        self.assertGreater(got["prompt_tokens"], without["prompt_tokens"])
+
     def test_help(self):
         code, out, _ = run("help", "run")
         self.assertEqual(code, 0)
@@ -109,7 +177,49 @@ class Answers(unittest.TestCase):
         self.assertEqual(run("--version")[0], 0)
 
 
+def to_a_pipe(*args):
+    return subprocess.run([PITH, "run", *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, check=True, timeout=60).stdout
+
+
+def to_a_terminal(*args):
+    """What the same writes to a terminal that changes no byte."""
+    main, side = pty.openpty()
+    tty.setraw(side)
+    child = subprocess.Popen([PITH, "run", *args], stdin=subprocess.DEVNULL, stdout=side, stderr=subprocess.DEVNULL)
+    os.close(side)
+    seen = b""
+    try:
+        while select.select([main], [], [], 60)[0]:
+            seen += os.read(main, 4096)
+    except OSError:  # nobody has it open any more
+        pass
+    os.close(main)
+    assert child.wait(60) == 0
+    return seen
+
+
 class Terminal(unittest.TestCase):
+    DIM, PLAIN = b"\033[2m", b"\033[0m"
+
+    def test_a_thought_is_dimmed(self):
+        args = ("-m", THINKER, "-n", "100", "--ignore-eos", "-p", "one", "--threads", "1")
+        args += first_seed(lambda option: has_one_thought(to_a_pipe(*args, *option).decode("latin-1")))
+        thought, mark, rest = to_a_pipe(*args).partition(b"</think>")
+        self.assertNotIn(self.DIM, thought + rest)
+        self.assertEqual(to_a_terminal(*args), self.DIM + thought + mark + self.PLAIN + rest)
+
+    def test_a_thought_without_an_end_is_dimmed_to_the_end(self):
+        args = ("-m", THINKER, "-n", "5", "--ignore-eos", "-p", "one", "--threads", "1")
+        args += first_seed(lambda option: b"think>" not in to_a_pipe(*args, *option))
+        thought = to_a_pipe(*args).removesuffix(b"\n")
+        self.assertEqual(to_a_terminal(*args), self.DIM + thought + self.PLAIN + b"\n")
+
+    def test_an_answer_without_a_thought_is_plain(self):
+        args = ("-m", MODEL, "-n", "20", "--ignore-eos", "-p", "one", "--threads", "1")
+        args += first_seed(lambda option: b"think>" not in to_a_pipe(*args, *option))
+        self.assertEqual(to_a_terminal(*args), to_a_pipe(*args))
+
     def test_an_interrupt_ends_with_the_summary(self):
         main, side = pty.openpty()
         child = subprocess.Popen([PITH, "run", "-m", MODEL, "-p", "Why?", "-n", "1000000", "--ignore-eos"],
@@ -167,6 +277,41 @@ class Terminal(unittest.TestCase):
         self.assertEqual(child.returncode, 0, err)
         self.assertIn(b"--- sample 0", out)
         self.assertIn(b"interrupted", err)
+
+
+    def test_a_sample_that_ended_before_the_interrupt_says_so(self):
+        # The trace is a pipe, so the program runs no further ahead than it holds; long lines fill it after a few steps.
+        common = ("-m", MODEL, "-p", "word " * 200, "--policy", "rpc:p=4,r=1,c=4", "--samples", "2", "--threads", "1")
+
+        def samples_of(option):
+            return as_json(*common, "-n", "350", *option)["samples"]
+
+        def differ(option):
+            ends = {s["finish_reason"]: s["completion_tokens"] for s in samples_of(option)}
+            return len(ends) == 2 and ends["stop"] < 150
+        seed = first_seed(differ)
+        alone = samples_of(seed)
+        ended = [s["finish_reason"] for s in alone].index("stop")
+        reader, writer = os.pipe()
+        child = subprocess.Popen([PITH, "run", "--json", *common, *seed, "-n", "3000", "--trace", f"/dev/fd/{writer}"],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 pass_fds=(writer,))
+        os.close(writer)
+        with open(reader) as trace:
+            for line in trace:
+                event = json.loads(line)
+                if event["seq"] != ended and event["step"] > alone[ended]["completion_tokens"] + 8:
+                    child.send_signal(signal.SIGINT)
+                    break
+            for line in trace:
+                pass
+        out, err = child.communicate(timeout=60)
+        self.assertEqual(child.returncode, 0, err)
+        samples = json.loads(out)["samples"]
+        self.assertEqual(samples[ended]["finish_reason"], "stop")
+        self.assertEqual(samples[ended]["text"], alone[ended]["text"])
+        self.assertEqual(samples[1 - ended]["finish_reason"], "interrupted")
+        self.assertLess(samples[1 - ended]["completion_tokens"], 350)
 
 
 class BadInput(unittest.TestCase):
@@ -257,7 +402,16 @@ class BadInput(unittest.TestCase):
         self.assertEqual(err.count("\n"), 1)
         self.assertIn("Broken pipe", err)
 
+    def test_json_that_nobody_reads(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([PITH, "run", "-m", MODEL, "-p", "x", "-n", "4", "--json"], stdin=subprocess.DEVNULL,
+                              stdout=writer, stderr=subprocess.PIPE, timeout=60)
+        os.close(writer)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stderr.decode(), "pith: standard output: Broken pipe\n")
+
 
 if __name__ == "__main__":
-    subprocess.run([os.path.join(BIN, "tiny_model_main"), "--arch", "qwen2", "--type", "q8_0", "--out", MODEL], check=True)
+    make_models()
     unittest.main()

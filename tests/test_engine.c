@@ -58,21 +58,29 @@ static void prompt(pith_sequence *seq, uint32_t n, uint64_t seed) {
 
 // ------------------------------------------------------------------------------------ what changes no answer
 
-static const struct job {
+typedef struct task {
     const char *policy;
     uint32_t n_prompt, max_new, joins; // at this step
-} jobs[] = {
+} task;
+
+static const task jobs[] = {
     {"rpc:p=64,r=8,c=4", 100, 300, 0},
     {"full", 1, 250, 3},
     {"rpc:p=16,r=4,c=8,agg=group", 65, 200, 40},
     {"rpc:p=48,r=16,c=3,agg=head,pool=max5", 200, 180, 90},
     {"rpc:p=32,r=8,c=4,sel=prompt", 30, 120, 91},
 };
-enum { N_JOBS = sizeof jobs / sizeof *jobs, MOST = 600 };
+// Two prompts of two chunks, one of them with a chunk of one token beside the other's decode steps; a compression.
+static const task short_jobs[] = {
+    {"rpc:p=16,r=4,c=4", 100, 24, 0},
+    {"full", 65, 16, 1},
+};
+enum { N_JOBS = T_COUNT(jobs), MOST = 600 };
 
 typedef struct answer {
     pith_token tokens[MOST];
     size_t n;
+    uint64_t logits; // a checksum of all that tokens were drawn from: a wrong bit may well leave the tokens alone
 } answer;
 
 static void keep_answer(const pith_sequence *seq, answer *out) {
@@ -81,37 +89,49 @@ static void keep_answer(const pith_sequence *seq, answer *out) {
     memcpy(out->tokens, tokens, out->n * sizeof *tokens);
 }
 
-static void answers_alone(uint32_t threads, answer *out) {
-    for (size_t i = 0; i < N_JOBS; i++) {
+static void note_logits(const pith_sequence *seq, answer *out) {
+    const float *logits = pith_sequence_logits(seq);
+    pith_model_info info;
+    pith_model_describe(model, &info);
+    if (logits) out->logits = t_fnv(out->logits, logits, info.n_vocab * sizeof *logits);
+}
+
+static void answers_alone(const task *job, size_t n_jobs, uint32_t threads, answer *out) {
+    for (size_t i = 0; i < n_jobs; i++) {
         pith_engine *engine = engine_of(threads, 1, NULL);
-        pith_sequence *seq = sequence_of(engine, jobs[i].policy, jobs[i].max_new, i);
-        prompt(seq, jobs[i].n_prompt, i);
-        run_out(engine);
+        pith_sequence *seq = sequence_of(engine, job[i].policy, job[i].max_new, i);
+        prompt(seq, job[i].n_prompt, i);
+        out[i].logits = T_FNV_BEGIN;
+        for (uint32_t n_active = 1; n_active > 0; note_logits(seq, &out[i]))
+            OK(pith_engine_step(engine, &n_active, &err));
         keep_answer(seq, &out[i]);
         pith_engine_free(engine);
     }
 }
 
 // Joins at different steps, leaves when done.
-static void answers_together(uint32_t threads, answer *out) {
-    pith_engine *engine = engine_of(threads, N_JOBS, NULL);
+static void answers_together(const task *job, size_t n_jobs, uint32_t threads, answer *out) {
+    pith_engine *engine = engine_of(threads, (uint32_t)n_jobs, NULL);
     pith_sequence *seqs[N_JOBS] = {0};
     size_t done = 0;
-    for (uint32_t step = 0; done < N_JOBS; step++) {
+    for (uint32_t step = 0; done < n_jobs; step++) {
         uint32_t n_active;
-        for (size_t i = 0; i < N_JOBS; i++)
-            if (jobs[i].joins == step) {
-                seqs[i] = sequence_of(engine, jobs[i].policy, jobs[i].max_new, i);
-                prompt(seqs[i], jobs[i].n_prompt, i);
+        for (size_t i = 0; i < n_jobs; i++)
+            if (job[i].joins == step) {
+                seqs[i] = sequence_of(engine, job[i].policy, job[i].max_new, i);
+                prompt(seqs[i], job[i].n_prompt, i);
+                out[i].logits = T_FNV_BEGIN;
             }
         OK(pith_engine_step(engine, &n_active, &err));
-        for (size_t i = 0; i < N_JOBS; i++)
-            if (seqs[i] && info_of(seqs[i]).phase == PITH_LENGTH) {
-                keep_answer(seqs[i], &out[i]);
-                pith_sequence_free(seqs[i]);
-                seqs[i] = NULL;
-                done++;
-            }
+        for (size_t i = 0; i < n_jobs; i++) {
+            if (!seqs[i]) continue;
+            note_logits(seqs[i], &out[i]);
+            if (info_of(seqs[i]).phase != PITH_LENGTH) continue;
+            keep_answer(seqs[i], &out[i]);
+            pith_sequence_free(seqs[i]);
+            seqs[i] = NULL;
+            done++;
+        }
     }
     pith_engine_info e;
     pith_engine_describe(engine, &e);
@@ -119,23 +139,56 @@ static void answers_together(uint32_t threads, answer *out) {
     pith_engine_free(engine);
 }
 
-static void same(const answer *a, const answer *b) {
-    for (size_t i = 0; i < N_JOBS; i++) {
-        assert_int_equal(a[i].n, b[i].n);
-        assert_memory_equal(a[i].tokens, b[i].tokens, a[i].n * sizeof(pith_token));
+static void same(const char *model_name, const char *what, const answer *a, const answer *b, size_t n_jobs) {
+    for (size_t i = 0; i < n_jobs; i++) {
+        assert_true(a[i].logits != T_FNV_BEGIN); // some were seen
+        const bool equal = a[i].n == b[i].n && !memcmp(a[i].tokens, b[i].tokens, a[i].n * sizeof(pith_token));
+        if (!equal) fail_msg("%s, %s, answer %zu: other tokens", model_name, what, i);
+        if (a[i].logits != b[i].logits) fail_msg("%s, %s, answer %zu: other logits", model_name, what, i);
     }
+}
+
+// Alone and in a batch, with one thread and with more.
+static void check_threads_and_neighbours(const char *model_name, const task *job, size_t n_jobs, uint32_t most) {
+    static answer one[N_JOBS], two[N_JOBS], batch_one[N_JOBS], batch_more[N_JOBS];
+    answers_alone(job, n_jobs, 1, one);
+    answers_alone(job, n_jobs, 2, two);
+    answers_together(job, n_jobs, 1, batch_one);
+    answers_together(job, n_jobs, most, batch_more);
+    same(model_name, "two threads", one, two, n_jobs);
+    same(model_name, "in a batch", one, batch_one, n_jobs);
+    same(model_name, "in a batch, more threads", one, batch_more, n_jobs);
 }
 
 static void threads_and_neighbours(void **state) {
     (void)state;
-    static answer one[N_JOBS], two[N_JOBS], batch_one[N_JOBS], batch_three[N_JOBS];
-    answers_alone(1, one);
-    answers_alone(2, two);
-    answers_together(1, batch_one);
-    answers_together(3, batch_three);
-    same(one, two);
-    same(one, batch_one);
-    same(one, batch_three);
+    check_threads_and_neighbours("qwen2 q8_0", jobs, N_JOBS, 3);
+}
+
+// Types differ in their kernels, in decode steps and in prefill; architectures in their nodes. Each of both once:
+// threads that have no CPU of their own wait long.
+static void threads_and_neighbours_of_other_models(void **state) {
+    (void)state;
+    static const struct {
+        const char *arch;
+        enum ggml_type type;
+    } models[] = {{"llama", GGML_TYPE_F32},
+                  {"qwen3", GGML_TYPE_F16},
+                  {"qwen2", GGML_TYPE_BF16},
+                  {"llama", GGML_TYPE_Q4_K},
+                  {"qwen3", GGML_TYPE_IQ2_XXS}};
+    pith_model *usual = model;
+    for (size_t i = 0; i < T_COUNT(models); i++) {
+        tiny_spec spec = tiny_default(models[i].arch, models[i].type);
+        spec.gain = 3;
+        char name[64];
+        snprintf(name, sizeof name, "%s %s", models[i].arch, ggml_type_name(models[i].type));
+        model = tiny_model_open(&spec);
+        assert_non_null(model);
+        check_threads_and_neighbours(name, short_jobs, T_COUNT(short_jobs), 2);
+        pith_model_free(model);
+        model = usual;
+    }
 }
 
 static void forks_answer_as_if_alone(void **state) {
@@ -542,6 +595,7 @@ static void the_context_ends_a_turn(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_neighbours),
+        cmocka_unit_test(threads_and_neighbours_of_other_models),
         cmocka_unit_test(forks_answer_as_if_alone),
         cmocka_unit_test(decode_steps_allocate_nothing),
         cmocka_unit_test(every_allocation_may_fail),

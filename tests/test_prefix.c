@@ -25,14 +25,19 @@ static int teardown(void **state) {
     return 0;
 }
 
-static pith_engine *engine_of(bool shares, uint32_t sequences, uint64_t budget, const pith_allocator *alloc) {
+static pith_engine *threaded_engine_of(uint32_t threads, bool shares, uint32_t sequences, uint64_t budget,
+                                       const pith_allocator *alloc) {
     pith_engine_params p;
     pith_engine_params_init(&p);
-    p.n_threads = 1, p.max_sequences = sequences, p.chunk = CHUNK, p.n_ctx = 1024, p.alloc = alloc;
+    p.n_threads = threads, p.max_sequences = sequences, p.chunk = CHUNK, p.n_ctx = 1024, p.alloc = alloc;
     p.share_prefixes = shares, p.kv_budget_bytes = budget;
     pith_engine *engine;
     OK(pith_engine_new(model, &p, &engine, &err));
     return engine;
+}
+
+static pith_engine *engine_of(bool shares, uint32_t sequences, uint64_t budget, const pith_allocator *alloc) {
+    return threaded_engine_of(1, shares, sequences, budget, alloc);
 }
 
 // n tokens, of which those in front of `own` are the same for every seed.
@@ -105,6 +110,29 @@ static void answers_stay_the_same(void **state) {
     const pith_engine_info info = engine_info_of(sharing);
     assert_true(info.prefix_bytes > 0);
     assert_int_equal(info.pool_used_bytes, info.prefix_bytes); // nobody else holds anything
+    pith_engine_free(sharing);
+}
+
+// What two threads have read, shared or not, is what one reads.
+static void answers_stay_the_same_with_two_threads(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t n, own, shared; // as above; few and short, since threads without a CPU of their own wait long
+    } prompts[] = {{130, 130, 0}, {130, 130, 2 * CHUNK}, {130, 100, CHUNK}};
+    const char *policy = "rpc:p=32,r=8,c=4";
+    pith_engine *one = engine_of(false, 1, 0, NULL), *plain = threaded_engine_of(2, false, 1, 0, NULL);
+    pith_engine *sharing = threaded_engine_of(2, true, 4, 0, NULL);
+    for (size_t i = 0; i < T_COUNT(prompts); i++) {
+        pith_token tokens[MOST], want[100], got[100];
+        make_prompt(tokens, prompts[i].n, prompts[i].own, i + 1);
+        answer(one, policy, tokens, prompts[i].n, want);
+        assert_int_equal(answer(plain, policy, tokens, prompts[i].n, got), 0);
+        assert_memory_equal(got, want, sizeof want);
+        assert_int_equal(answer(sharing, policy, tokens, prompts[i].n, got), prompts[i].shared);
+        assert_memory_equal(got, want, sizeof want);
+    }
+    pith_engine_free(one);
+    pith_engine_free(plain);
     pith_engine_free(sharing);
 }
 
@@ -249,8 +277,9 @@ static void interruptions(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(answers_stay_the_same), cmocka_unit_test(neighbours_share),
-                                       cmocka_unit_test(a_rewind_leaves_shared_pages_alone),
-                                       cmocka_unit_test(kept_prefixes_give_way), cmocka_unit_test(interruptions)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_stay_the_same),  cmocka_unit_test(answers_stay_the_same_with_two_threads),
+        cmocka_unit_test(neighbours_share),       cmocka_unit_test(a_rewind_leaves_shared_pages_alone),
+        cmocka_unit_test(kept_prefixes_give_way), cmocka_unit_test(interruptions)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
