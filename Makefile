@@ -51,9 +51,9 @@ check: ready-to-test build ## the test suite, as released
 	@$(COMPILE) $(VARIANT) -j $(JOBS)
 	@$(TESTS) $(VARIANT) -LE emulated
 
-test-isa: check ## the suite again without AVX-512, then without AVX2; but for the server, which knows no instructions
+test-isa: check ## the suite again without AVX-512, then without AVX2; not servers, which know no instructions, nor Pebble at last (minutes)
 	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512 $(TESTS) $(VARIANT) -LE emulated -E '^test_(serve|structured|clients)$$'
-	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) $(VARIANT) -LE emulated -E '^test_(serve|structured|clients)$$'
+	PITH_TEST_QUICK=1 PITH_DISABLE_CPU=avx512,avx2,neon $(TESTS) $(VARIANT) -LE emulated -E '^test_(serve|structured|clients|pebble)$$'
 
 test-neon: ready-to-test ## the kernels' test, compiled for 64-bit ARM, in an emulator
 	@mkdir -p build/neon
