@@ -91,14 +91,16 @@ static double mean_step_bytes(const bench *b, const generation *g) {
 void reason_print(const bench *b, FILE *out, bool *complete) {
     *complete = results[N_POLICIES - 1].n > 0;
     fputs("| policy | cache rows, peak | cache bytes, peak | share of full | seconds | as the rows predict | tok/s | "
-          "read per step | GB/s | inside compression |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n", out);
+          "read per step | GB/s | inside compression |\n"
+          "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+          out);
     for (int i = 0; i < N_POLICIES && *complete; i++) {
         const generation *g = &results[i];
-        fprintf(out, "| `%s` | %u | %.1f MB | %.1f %%%s | %.1f | %.1f | %.1f | %.0f MB | %.1f | %.0f ms, %.2f %%%s |\n", policies[i],
-                g->end.rows_peak, 1e-6 * (double)g->end.bytes_peak,
-                100 * (double)g->end.bytes_peak / (double)results[0].end.bytes_peak, i > 0 ? " (≤ 31 %)" : "", g->seconds,
-                g->expected, g->n / g->seconds, 1e-6 * mean_step_bytes(b, g),
-                1e-9 * mean_step_bytes(b, g) * g->n / g->seconds, g->end.compress_ms, 0.1 * g->end.compress_ms / g->seconds,
-                i > 0 ? " (< 1 %)" : "");
+        const double rate = g->n / g->seconds, bytes = mean_step_bytes(b, g);
+        fprintf(out, "| `%s` | %u | %.1f MB | %.1f %%%s | %.1f | %.1f", policies[i], g->end.rows_peak,
+                1e-6 * (double)g->end.bytes_peak, 100 * (double)g->end.bytes_peak / (double)results[0].end.bytes_peak,
+                i > 0 ? " (≤ 31 %)" : "", g->seconds, g->expected);
+        fprintf(out, " | %.1f | %.0f MB | %.1f | %.0f ms, %.2f %%%s |\n", rate, 1e-6 * bytes, 1e-9 * rate * bytes,
+                g->end.compress_ms, 0.1 * g->end.compress_ms / g->seconds, i > 0 ? " (< 1 %)" : "");
     }
 }

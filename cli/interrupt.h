@@ -12,7 +12,7 @@ extern volatile sig_atomic_t interrupted; // has it been asked? A verb that goes
 // `restart`: calls that wait, such as writes, go on; else they end with EINTR.
 void interrupt_catch(bool restart);
 
-// The same, with SIGTERM: `timeout` and batch systems end with it what runs for hours. Calls go on.
+// interrupt_catch(true), and SIGTERM asks as Ctrl-C does: `timeout` and batch systems end with it what runs for hours.
 void interrupt_catch_ends(void);
 
 #endif

@@ -128,7 +128,8 @@ typedef struct pith_cuda {
 } pith_cuda;
 
 // device.c
-// The backend, and its device for the calling thread: who steps an engine need not be who made it, nor have one alone.
+// The backend, with its device current for the calling thread. The first thing of every operation: a thread may step an
+// engine that another one made, and engines of several devices.
 pith_cuda *pith_cuda_enter(pith_backend *);
 // Notes an error; true when all is well, also with what went before.
 bool pith_cuda_ok(pith_cuda *, cudaError_t, const char *doing);
