@@ -272,7 +272,8 @@ static void a_thread_may_step_what_another_made(void **state) {
     rig r[2];
     open_engine(&r[0], model, device, PITH_KV_AUTO, false);
     r[1] = (rig){.model = model};
-    if (pith_engine_new(model, &p, &r[1].engine, NULL) != PITH_OK) open_engine(&r[1], model, device, PITH_KV_AUTO, false);
+    if (pith_engine_new(model, &p, &r[1].engine, NULL) != PITH_OK)
+        open_engine(&r[1], model, device, PITH_KV_AUTO, false);
     to_the_end(&r[0]); // the first one's device is this thread's again
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, to_the_end, &r[1]), 0);
@@ -367,6 +368,32 @@ static void what_it_says(void **state) {
     pith_model_free(model);
 }
 
+// Weights that a device cannot hold are refused before any of them is made. Only a small device can be asked that: the
+// emulated one has room for a third of these.
+static void too_many_weights_are_refused_at_once(void **state) {
+    (void)state;
+    pith_error err = {0};
+    pith_model *model;
+    assert_int_equal(pith_model_from_shape(pith_model_shape_find("qwen3-0.6b"), "bf16", 0, device, NULL, &model, &err),
+                     PITH_OK);
+    pith_model_info info;
+    pith_model_describe(model, &info);
+    pith_engine_params p;
+    pith_engine_params_init(&p);
+    p.device = device, p.n_ctx = 1024;
+    pith_engine *engine;
+    const pith_status status = pith_engine_new(model, &p, &engine, &err);
+    pith_engine_free(engine);
+    pith_model_free(model);
+    if (status == PITH_OK) skip();
+    assert_int_equal(status, PITH_E_MEMORY);
+    unsigned long long needed, there, all;
+    assert_int_equal(
+        sscanf(strchr(err.msg, ' '), " the weights need %llu bytes, %llu of %llu are free", &needed, &there, &all), 3);
+    assert_int_equal(needed, info.weight_bytes); // tied: the embedding is the head
+    assert_true(there < needed && there <= all);
+}
+
 int main(void) {
     device = getenv("PITH_TEST_DEVICE") ? getenv("PITH_TEST_DEVICE") : "cuda";
     quick = getenv("PITH_TEST_QUICK") != NULL;
@@ -383,10 +410,10 @@ int main(void) {
     pith_model_free(model);
     if (status == PITH_E_UNSUPPORTED) return printf("skipped: %s\n", err.msg), 77;
     if (status != PITH_OK) return printf("%s\n", err.msg), 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_architecture_and_type),
-                                       cmocka_unit_test(neighbours_change_nothing),
-                                       cmocka_unit_test(a_thread_may_step_what_another_made),
-                                       cmocka_unit_test(compressions_keep_what_the_cpu_keeps)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_architecture_and_type), cmocka_unit_test(neighbours_change_nothing),
+        cmocka_unit_test(a_thread_may_step_what_another_made), cmocka_unit_test(compressions_keep_what_the_cpu_keeps),
+        cmocka_unit_test(too_many_weights_are_refused_at_once)};
     const struct CMUnitTest others[] = {cmocka_unit_test(other_models), cmocka_unit_test(what_it_says)};
     const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
     return quick ? n_failed : n_failed + cmocka_run_group_tests(others, NULL, NULL);

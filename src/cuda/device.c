@@ -82,9 +82,8 @@ static void describe(const pith_backend *backend, pith_device_info *out) {
     const pith_cuda *cuda = cuda_of(backend);
     size_t total = 0;
     const size_t there = free_bytes(cuda, &total);
-    *out = (pith_device_info){.bytes_used = total - there,
-                              .bytes_total = total,
-                              .read_bytes_per_second = cuda->read_bytes_per_second};
+    *out = (pith_device_info){
+        .bytes_used = total - there, .bytes_total = total, .read_bytes_per_second = cuda->read_bytes_per_second};
     snprintf(out->name, sizeof out->name, "%s", cuda->name);
     snprintf(out->isa, sizeof out->isa, "%s", cuda->arch);
     if (cuda->n_converted)
@@ -121,8 +120,9 @@ static pith_status find_device(pith_cuda *cuda, pith_error *err) {
     cudaGetLastError();
     if (e == cudaErrorInsufficientDriver || e == cudaErrorNoDevice || (e == cudaSuccess && n == 0))
         return pith_fail(err, PITH_E_UNSUPPORTED, "cuda: %s",
-                         e == cudaErrorInsufficientDriver ? "no NVIDIA driver, or one that is older than this build's CUDA"
-                                                          : "no device");
+                         e == cudaErrorInsufficientDriver
+                             ? "no NVIDIA driver, or one that is older than this build's CUDA"
+                             : "no device");
     if (e != cudaSuccess) return pith_fail(err, PITH_E_UNSUPPORTED, "cuda: %s", cudaGetErrorString(e));
     if (cuda->device >= n)
         return pith_fail(err, PITH_E_UNSUPPORTED, "cuda:%d: expected a device below %d", cuda->device, n);
@@ -132,9 +132,8 @@ static pith_status find_device(pith_cuda *cuda, pith_error *err) {
     snprintf(cuda->name, sizeof cuda->name, "%.63s", p.name);
     snprintf(cuda->arch, sizeof cuda->arch, "sm_%d%d", p.major, p.minor);
     if (p.major < LEAST_MAJOR)
-        return pith_fail(err, PITH_E_UNSUPPORTED,
-                         "cuda:%d: %s has compute capability %d.%d, expected %d.0 or more", cuda->device, cuda->name,
-                         p.major, p.minor, LEAST_MAJOR);
+        return pith_fail(err, PITH_E_UNSUPPORTED, "cuda:%d: %s has compute capability %d.%d, expected %d.0 or more",
+                         cuda->device, cuda->name, p.major, p.minor, LEAST_MAJOR);
     return PITH_OK;
 }
 
@@ -142,10 +141,11 @@ static pith_status find_device(pith_cuda *cuda, pith_error *err) {
 static pith_status check_geometry(const pith_geometry *geo, pith_error *err) {
     const uint32_t d = geo->head_dim, g = geo->n_heads / geo->n_kv_heads;
     if (d >= 64 && d <= 256 && d % 32 == 0 && g <= MOST_GROUP) return PITH_OK;
-    return pith_fail(err, PITH_E_UNSUPPORTED,
-                     "cuda: heads of %u elements, %u query heads to a KV head: expected a multiple of 32 from 64 to 256, "
-                     "and at most %d",
-                     d, g, MOST_GROUP);
+    return pith_fail(
+        err, PITH_E_UNSUPPORTED,
+        "cuda: heads of %u elements, %u query heads to a KV head: expected a multiple of 32 from 64 to 256, "
+        "and at most %d",
+        d, g, MOST_GROUP);
 }
 
 // A few milliseconds, while the card is still empty. Where it is not, nothing is measured, which is no error.
@@ -169,11 +169,12 @@ static pith_status start(pith_cuda *cuda, pith_error *err) {
     if (!e) e = cudaSetDeviceFlags(cudaDeviceScheduleSpin);
     if (!e) e = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
     if (!e && pith_cuda_product_built() != cudaSuccess)
-        return pith_fail(err, PITH_E_UNSUPPORTED, "cuda:%d: %s is %s, for which this program was not built (make CUDA=%s)",
-                         cuda->device, cuda->name, cuda->arch, cuda->arch + 3);
+        return pith_fail(err, PITH_E_UNSUPPORTED,
+                         "cuda:%d: %s is %s, for which this program was not built (make CUDA=%s)", cuda->device,
+                         cuda->name, cuda->arch, cuda->arch + 3);
     if (e)
-        return pith_fail(err, e == cudaErrorMemoryAllocation ? PITH_E_MEMORY : PITH_E_DEVICE, "cuda:%d: %s", cuda->device,
-                         cudaGetErrorString(e));
+        return pith_fail(err, e == cudaErrorMemoryAllocation ? PITH_E_MEMORY : PITH_E_DEVICE, "cuda:%d: %s",
+                         cuda->device, cudaGetErrorString(e));
     return PITH_OK;
 }
 
@@ -193,6 +194,7 @@ pith_status pith_cuda_create(const pith_geometry *geo, const pith_cuda_params *p
                            .free = destroy,
                            .describe = describe,
                            .spare_bytes = spare_bytes,
+                           .weights_fit = pith_cuda_weights_fit,
                            .check = check,
                            .wait = wait};
     pith_cuda_table_cache(&cuda->ops);

@@ -56,7 +56,7 @@ typedef struct pith_cuda {
     pith_ops ops; // base.ops points here
     const pith_allocator *alloc;
     int device;
-    char name[64], arch[16]; // the card's name; "sm_90"
+    char name[64], arch[16];      // the card's name; "sm_90"
     double read_bytes_per_second; // of its memory, measured when the backend is made; 0: no room to
     cudaStream_t stream;
     pith_geometry geo;
@@ -155,12 +155,14 @@ static inline size_t pith_cuda_window_floats(const pith_geometry *geo, uint32_t 
 // stay F16, since everything that multiplies the same activations is F16.
 const pith_device_weight *pith_cuda_load_matrix(pith_cuda *, const pith_weight *, const pith_weight *pair, bool halves,
                                                 pith_error *);
+pith_status pith_cuda_weights_fit(const pith_backend *, const pith_weight *, uint32_t n, const pith_weight *host,
+                                  pith_error *); // an operation
 const float *pith_cuda_load_vector(pith_cuda *, const pith_weight *, pith_error *);
 bool pith_cuda_pairs(const pith_weight *gate, const pith_weight *up); // can they be packed as a pair?
 void pith_cuda_free_staging(pith_cuda *);                             // when a plan has its weights
 void pith_cuda_free_weights(pith_cuda *);
-// The rows of an embedding table in host memory, as in the file; NULL with *err filled. Then row `id` of them in f32: out
-// (ne[0]).
+// The rows of an embedding table in host memory, as in the file; NULL with *err filled. Then row `id` of them in f32:
+// out (ne[0]).
 const void *pith_cuda_load_embedding(pith_cuda *, const pith_weight *table, pith_error *);
 void pith_cuda_embed_row(const pith_weight *table, const void *rows, int32_t id, float *out);
 void pith_cuda_free_embedding(pith_cuda *);

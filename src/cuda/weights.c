@@ -43,9 +43,7 @@ static void run(const pith_cuda *cuda, job *j) {
     for (uint32_t i = 0; i < n; i++) pthread_join(threads[i], NULL);
 }
 
-static void pack(const job *j, uint32_t i) {
-    pith_quant_pack(j->type, j->file, j->pair, j->m, j->k, i, i + 1, j->out);
-}
+static void pack(const job *j, uint32_t i) { pith_quant_pack(j->type, j->file, j->pair, j->m, j->k, i, i + 1, j->out); }
 
 static void make_random(const job *j, uint32_t i) {
     const uint32_t first = i * PITH_SLAB, left = j->m - first;
@@ -116,6 +114,28 @@ bool pith_cuda_pairs(const pith_weight *gate, const pith_weight *up) {
     return gate->type == up->type && pith_quant_layout_of(type_for(gate, false)).block != 0;
 }
 
+// Of the copy that load_matrix or load_vector will make, alone or as half of a pair.
+static size_t copy_bytes(const pith_weight *w) {
+    if (w->ne[1] == 1 && w->type == GGML_TYPE_F32) return w->bytes;
+    const pith_quant_layout l = pith_quant_layout_of(type_for(w, true));
+    if (!l.block) return (size_t)w->ne[1] * (size_t)w->ne[0] * sizeof(uint16_t);
+    return pith_quant_bytes(l, pith_quant_slabs((uint32_t)w->ne[1]), (uint32_t)w->ne[0]);
+}
+
+pith_status pith_cuda_weights_fit(const pith_backend *backend, const pith_weight *weights, uint32_t n,
+                                  const pith_weight *host, pith_error *err) {
+    pith_device_info info;
+    backend->ops->describe(backend, &info);
+    const uint64_t there = info.bytes_total - info.bytes_used;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (&weights[i] != host) bytes += copy_bytes(&weights[i]);
+    if (bytes <= there) return PITH_OK;
+    return pith_fail(err, PITH_E_MEMORY, "cuda:%d: the weights need %llu bytes, %llu of %llu are free",
+                     ((const pith_cuda *)(const void *)backend)->device, (unsigned long long)bytes,
+                     (unsigned long long)there, (unsigned long long)info.bytes_total);
+}
+
 static bool is_as_in_file(const pith_weight *w, pith_cuda_type type) {
     return (type == PITH_CUDA_BF16 && w->type == GGML_TYPE_BF16) || type == PITH_CUDA_F16;
 }
@@ -170,8 +190,8 @@ static void drop_newest(pith_cuda *cuda) {
     pith_delete(cuda->alloc, d, 1, sizeof *d);
 }
 
-const pith_device_weight *pith_cuda_load_matrix(pith_cuda *cuda, const pith_weight *w, const pith_weight *pair, bool halves,
-                                           pith_error *err) {
+const pith_device_weight *pith_cuda_load_matrix(pith_cuda *cuda, const pith_weight *w, const pith_weight *pair,
+                                                bool halves, pith_error *err) {
     const pith_cuda_type type = type_for(w, halves);
     pith_device_weight *d = find(cuda, w, pair, type);
     if (d) return d;

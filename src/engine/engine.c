@@ -50,12 +50,18 @@ static pith_status choose_kv_type(const pith_engine_params *params, const pith_w
                      gpu ? "bf16" : "f32");
 }
 
+static pith_status check_weights_fit(const pith_engine *e, pith_error *err) {
+    const pith_ops *ops = e->backend->ops;
+    const pith_weights *w = pith_model_weights(e->model);
+    const pith_gguf *gguf = pith_model_gguf(e->model);
+    if (!ops->weights_fit) return PITH_OK;
+    return ops->weights_fit(e->backend, gguf->tensors, gguf->n_tensors, w->embed != w->head ? w->embed : NULL, err);
+}
+
 static pith_status create_backend(pith_engine *e, int32_t device, pith_error *err) {
     if (device < 0) {
-        pith_cpu_params cpu = {.n_threads = e->n_threads,
-                               .max_rows = e->n_ctx,
-                               .disabled = getenv("PITH_DISABLE_CPU"),
-                               .alloc = e->alloc};
+        pith_cpu_params cpu = {
+            .n_threads = e->n_threads, .max_rows = e->n_ctx, .disabled = getenv("PITH_DISABLE_CPU"), .alloc = e->alloc};
         return pith_cpu_create(&e->geo, &cpu, &e->backend, err);
     }
     pith_cuda_params cuda = {.device = (uint32_t)device,
@@ -90,8 +96,7 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     pith_kv_type kv_type;
     pith_status status = check(params, c, err);
     if (status == PITH_OK) status = parse_device(params->device, &device, err);
-    if (status == PITH_OK)
-        status = choose_kv_type(params, pith_model_weights(model), device >= 0, &kv_type, err);
+    if (status == PITH_OK) status = choose_kv_type(params, pith_model_weights(model), device >= 0, &kv_type, err);
     if (status != PITH_OK) return status;
 
     pith_engine *e = pith_new(params->alloc, 1, sizeof *e);
@@ -126,6 +131,7 @@ pith_status pith_engine_new(const pith_model *model, const pith_engine_params *p
     e->slot = e->pos + n_inputs;
 
     if ((status = create_backend(e, device, err)) != PITH_OK) goto failed;
+    if ((status = check_weights_fit(e, err)) != PITH_OK) goto failed;
     const pith_ops *ops = e->backend->ops;
     status = ops->sample_reserve(e->backend, e->max_sequences, c->n_vocab, err);
     if (status == PITH_OK)

@@ -152,6 +152,11 @@ typedef struct pith_ops {
     void (*describe)(const pith_backend *, pith_device_info *);
     // Bytes that a pool of pages may take when nobody says how many.
     uint64_t (*spare_bytes)(const pith_backend *);
+    // NULL, or asked before the first plan, which makes the device's copies of these n weights: PITH_E_MEMORY, with the
+    // bytes of all and the bytes that are there, if they cannot fit. `host`: one of them that no plan multiplies by, or
+    // NULL.
+    pith_status (*weights_fit)(const pith_backend *, const pith_weight *weights, uint32_t n, const pith_weight *host,
+                               pith_error *);
     // Running operations do not fail one by one. Asked after each step: what a device has reported since it was made,
     // after which nothing that it computed can be believed.
     pith_status (*check)(const pith_backend *, pith_error *);
